@@ -1,0 +1,67 @@
+"""Where to listen and where to connect: `127.0.0.1:8443`, `[::1]:8443`, `unix:/run/app.sock`.
+
+Addresses are literal: nothing here, or anywhere at start, asks a name server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+
+UNIX_PATH_MAX = 107  # bytes: sun_path of sockaddr_un holds 108 with its final NUL (unix(7))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address (v4 or v6) or a Unix socket's path, ready for bind() and connect()."""
+
+    family: socket.AddressFamily
+    sockaddr: tuple[str, int] | str
+
+    @property
+    def is_unix(self) -> bool:
+        return self.family is socket.AF_UNIX
+
+    def __str__(self) -> str:
+        if isinstance(self.sockaddr, str):
+            return f"unix:{self.sockaddr}"
+        host, port = self.sockaddr
+        return f"[{host}]:{port}" if self.family is socket.AF_INET6 else f"{host}:{port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` writes; ValueError says what is wrong with it and what would be right."""
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"))
+    bracketed = re.fullmatch(r"\[(.*)\]:(.*)", text)
+    if bracketed is not None:
+        host, port = bracketed.groups()
+    else:
+        host, colon, port = text.rpartition(":")
+        if not colon:
+            raise ValueError(f"{text!r} has no port; write 127.0.0.1:8443, [::1]:8443 or unix:/path")
+        if ":" in host:
+            raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:8443")
+    return _tcp(text, host, port)
+
+
+def _unix(path: str) -> Address:
+    if not path.startswith("/"):
+        raise ValueError(f"'unix:{path}': write the whole path, as in unix:/run/app.sock")
+    if len(path.encode()) > UNIX_PATH_MAX or "\0" in path:
+        raise ValueError(f"'unix:{path}': a socket's path has at most {UNIX_PATH_MAX} bytes")
+    return Address(socket.AF_UNIX, path)
+
+
+def _tcp(text: str, host: str, port: str) -> Address:
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r}: {port!r} is not a port; write a number from 1 to 65535")
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        hint = "127.0.0.1" if host == "localhost" else "its IP address"
+        raise ValueError(f"{text!r}: {host!r} is not an IP address; write {hint}") from None
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    return Address(family, (str(ip), int(port)))

@@ -1,0 +1,29 @@
+"""Memory that the master and every worker see, whichever of them was forked when.
+
+It is one anonymous memfd: it has no name in the file system, goes when the last process does, and its
+descriptor can be handed on to a new executable.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+
+class SharedWords:
+    """`count` signed 64-bit words, all zero at first.
+
+    A word is read and written whole on every machine CPython runs on (one aligned store), so one
+    writer and any number of readers need no lock.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, count * 8)
+        self._map = mmap.mmap(self.fd, count * 8)
+        self.words = memoryview(self._map).cast("q")
+
+    def close(self) -> None:
+        self.words.release()
+        self._map.close()
+        os.close(self.fd)
