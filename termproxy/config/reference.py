@@ -1,0 +1,131 @@
+"""Write configurations: the annotated reference file, and what is in force with where it came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from termproxy.address import Address
+from termproxy.config.load import Path_, Source
+from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, key_of, kind_of
+
+HEADER = """\
+# Every setting of termproxy, with its default.  Generated from termproxy/config/schema.py by
+# `scripts/check --fix`; conf/minimal.toml is what one needs to begin.
+# Relative paths are relative to this file.
+"""
+
+
+def reference() -> str:
+    """conf/termproxy.toml: every setting, its default or an example, and its sentence of help."""
+    blocks = [HEADER, *_settings(Config)]
+    for spec in fields(Config):
+        if "section" in spec.metadata:
+            blocks += [f"\n# {spec.metadata['help']}\n[{key_of(spec)}]"]
+            blocks += _settings(spec.metadata["section"])
+    blocks += ["\n# Where clients come in.\n[[frontend]]", *_settings(Frontend)]
+    for spec in fields(Frontend):
+        if "section" in spec.metadata:
+            blocks += [f"\n# {spec.metadata['help']}\n[frontend.{key_of(spec)}]"]
+            blocks += _settings(spec.metadata["section"])
+    blocks += ["\n# Where they are forwarded to.\n[cluster.app]", *_settings(Cluster)]
+    return "\n".join(blocks) + "\n"
+
+
+def _settings(cls: type) -> Iterator[str]:
+    for spec in fields(cls):
+        kind = kind_of(spec)
+        if kind is not None:
+            value = spec.metadata["example"] if spec.default is MISSING else spec.default
+            notes = textwrap.wrap(f"{spec.metadata['help']}  ({kind.expects})", width=96)
+            yield ("\n".join(f"# {note}" for note in notes) + f"\n{key_of(spec)} = {_toml(value, spec)}")
+
+
+def dump(config: Config, source: Source) -> str:
+    """Every setting in force as TOML, each with where it came from."""
+    return "\n".join(_dump_table(config, source, ())) + "\n"
+
+
+def _dump_table(table: Any, source: Source, path: Path_) -> Iterator[str]:
+    nested = []
+    for spec in fields(table):
+        value = getattr(table, spec.name)
+        here = (*path, key_of(spec))
+        if kind_of(spec) is not None:
+            origin = source.where(here) if _is_given(source.values, here) else "default"
+            yield f"{key_of(spec)} = {_toml(value, spec)}  # {origin}"
+        else:
+            nested.append((spec, value, here))
+    for spec, value, here in nested:
+        yield from _dump_nested(spec, value, source, here)
+
+
+def _dump_nested(spec: Field[Any], value: Any, source: Source, path: Path_) -> Iterator[str]:
+    if "sections" in spec.metadata:
+        for index, item in enumerate(value):
+            yield f"\n[[{_header(path)}]]"
+            yield from _dump_table(item, source, (*path, index))
+    elif "section_map" in spec.metadata:
+        for name, item in value.items():
+            yield f"\n[{_header((*path, name))}]"
+            yield from _dump_table(item, source, (*path, name))
+    else:
+        yield f"\n[{_header(path)}]"
+        yield from _dump_table(value, source, path)
+
+
+def _header(path: Path_) -> str:
+    """A table's name in TOML: without indices, in quotes where TOML needs them."""
+    names = [part for part in path if isinstance(part, str)]
+    bare = [name if name.replace("-", "").replace("_", "").isalnum() else _quote(name) for name in names]
+    return ".".join(bare)
+
+
+def _is_given(values: Any, path: Path_) -> bool:
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _toml(value: Any, spec: Field[Any]) -> str:
+    if value is None:
+        return '"auto"' if spec.name == "workers" else '""'
+    return _literal(value)
+
+
+def _literal(value: Any) -> str:
+    match value:
+        case int() | float():
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        case str() | Path() | Address():
+            return _quote(str(value))
+        case CertificateFiles(chain=chain, key=None):
+            return _quote(str(chain))
+        case CertificateFiles(chain=chain, key=key):
+            return f"{{ chain = {_quote(str(chain))}, key = {_quote(str(key))} }}"
+        case _:
+            return f"[{', '.join(map(_literal, value))}]"
+
+
+def _quote(text: str) -> str:
+    """A TOML basic string: JSON's escapes are TOML's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def help_of(cls: type, name: str) -> str:
+    """A setting's sentence of help and what it may be, for a flag of the same meaning."""
+    spec = next(spec for spec in fields(cls) if spec.name == name)
+    kind = kind_of(spec)
+    return f"{spec.metadata['help']}  ({kind.expects if kind else ''})"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

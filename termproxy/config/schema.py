@@ -1,0 +1,318 @@
+"""THE table of settings: every name, default, bound and sentence of help.
+
+The loader, `conf/termproxy.toml`, the command line's help and `termproxy config dump` are made from it.
+To add a setting, add a field here; a `Kind` says what its value may be.  A configuration is never
+edited: a reload makes a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from termproxy.address import Address, parse_address
+
+
+class BadValue(ValueError):  # noqa: N818 - it reads as what it is: raise BadValue(what, cure)
+    """A value a setting cannot have: what is wrong, and what would be right."""
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.cure = cure
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting's value may be: `read` makes it from TOML's (and the base folder of paths)."""
+
+    expects: str  # "a number of seconds, at least 0.1": stands in errors and in the reference
+    read: Callable[[Any, Path], Any]
+
+
+def setting(
+    help: str,  # noqa: A002 - the field's own word
+    kind: Kind,
+    default: Any = MISSING,
+    *,
+    example: Any = None,
+) -> Any:
+    """A field of the table.  Without a default the key must be given; `example` shows one then."""
+    metadata = {"help": help, "kind": kind, "example": example}
+    return field(default=default, metadata=metadata)
+
+
+def section(cls: type, help: str) -> Any:  # noqa: A002
+    """A field that is a table of settings of its own, as in [timeouts]."""
+    return field(default_factory=cls, metadata={"help": help, "section": cls})
+
+
+def kind_of(spec: Field[Any]) -> Kind | None:
+    """None for a section, a list of sections or a map of them."""
+    return spec.metadata.get("kind")
+
+
+# ---------------------------------------------------------------------------------------- kinds
+
+
+def _wrong_type(value: Any, expects: str) -> BadValue:
+    return BadValue(f"{value!r} is {_toml_type(value)}", f"write {expects}")
+
+
+def _toml_type(value: Any) -> str:
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return names.get(type(value), "a table" if isinstance(value, dict) else "not that")
+
+
+def whole(at_least: int, at_most: int, unit: str = "") -> Kind:
+    expects = f"a whole number{unit and f' of {unit}'} from {at_least} to {at_most}"
+
+    def read(value: Any, _: Path) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(value, expects)
+        if not at_least <= value <= at_most:
+            raise BadValue(f"{value} is out of bounds", f"write {expects}")
+        return value
+
+    return Kind(expects, read)
+
+
+def seconds(at_least: float, at_most: float = 86400.0) -> Kind:
+    expects = f"a number of seconds from {at_least:g} to {at_most:g}"
+
+    def read(value: Any, _: Path) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong_type(value, expects)
+        if not at_least <= value <= at_most:  # False for NaN, too
+            raise BadValue(f"{value} is out of bounds", f"write {expects}")
+        return float(value)
+
+    return Kind(expects, read)
+
+
+def choice(*words: str) -> Kind:
+    expects = " or ".join(f'"{word}"' for word in words)
+
+    def read(value: Any, _: Path) -> str:
+        if value not in words:
+            raise BadValue(f"unknown value {value!r}", f"write {expects}")
+        return str(value)
+
+    return Kind(expects, read)
+
+
+def auto_or(number: Kind) -> Kind:
+    """None stands for "auto"."""
+    expects = f'"auto" or {number.expects}'
+
+    def read(value: Any, base: Path) -> int | None:
+        if value == "auto":
+            return None
+        if isinstance(value, str):
+            raise BadValue(f"unknown value {value!r}", f"write {expects}")
+        result: int = number.read(value, base)
+        return result
+
+    return Kind(expects, read)
+
+
+def _text(value: Any, _: Path) -> str:
+    if not isinstance(value, str):
+        raise _wrong_type(value, "a text in quotes")
+    return value
+
+
+def _name(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    if not text or not all(c.isascii() and (c.isalnum() or c in "._-") for c in text):
+        raise BadValue(f"{text!r} is not a name", "use letters, digits, dots, dashes, underscores")
+    return text
+
+
+def _file(value: Any, base: Path) -> Path:
+    text = _text(value, base)
+    if not text or "\0" in text:
+        raise BadValue("an empty path", "name a file")
+    return base / text
+
+
+def _optional_file(value: Any, base: Path) -> Path | None:
+    return None if value == "" else _file(value, base)
+
+
+def _access(value: Any, base: Path) -> Path | str:
+    return str(value) if value in ("-", "off") else _file(value, base)
+
+
+def _address(value: Any, base: Path) -> Address:
+    try:
+        return parse_address(_text(value, base))
+    except BadValue:
+        raise
+    except ValueError as error:
+        what, _, cure = str(error).partition("; ")
+        raise BadValue(what, cure) from None
+
+
+def _listen(value: Any, base: Path) -> Address:
+    address = _address(value, base)
+    if address.is_unix:
+        raise BadValue(f"cannot listen on {address}", "write an IP address and port, as in 0.0.0.0:443")
+    return address
+
+
+def _server(value: Any, base: Path) -> Address:
+    if isinstance(value, dict):
+        _only_keys(value, {"address"})
+        value = value.get("address")
+    return _address(value, base)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    chain: Path
+    key: Path | None  # None: in the chain's file
+
+
+def _certificate(value: Any, base: Path) -> CertificateFiles:
+    if isinstance(value, dict):
+        _only_keys(value, {"chain", "key"})
+        if "chain" not in value:
+            raise BadValue("no chain", 'write { chain = "site.crt", key = "site.key" }')
+        key = _file(value["key"], base) if "key" in value else None
+        return CertificateFiles(_file(value["chain"], base), key)
+    return CertificateFiles(_file(value, base), None)
+
+
+def _only_keys(table: dict[str, Any], known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise BadValue(f"unknown key {key!r}", f"known here: {', '.join(sorted(known))}")
+
+
+def some(item: Callable[[Any, Path], Any], expects: str) -> Kind:
+    """A list of at least one item; every bad item is told by its place."""
+
+    def read(value: Any, base: Path) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong_type(value, expects)
+        if not value:
+            raise BadValue("an empty list", f"write {expects}")
+        return tuple(item(each, base) for each in value)
+
+    return Kind(expects, read)
+
+
+# ------------------------------------------------------------------------------------ the table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    level: str = setting(
+        "How much to say on standard error.", choice("debug", "info", "warning", "error"), "info"
+    )
+    access: Path | str = setting(
+        "One JSON line a connection.",
+        Kind('"-" for standard output, a path, or "off"', _access),
+        "-",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """All in seconds.  Each bounds one phase of a connection's life."""
+
+    handshake: float = setting("From accept to a finished TLS handshake.", seconds(0.1), 10.0)
+    connect: float = setting("From asking a backend to a connection, each.", seconds(0.1), 3.0)
+    idle: float = setting("Without a byte either way, then a connection is closed.", seconds(1), 60.0)
+    drain: float = setting(
+        "What a stopping worker's connections have to finish; then they are closed.",
+        seconds(0),
+        30.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    connections: int = setting(
+        "Open at once in each worker; more wait in the listener's queue.",
+        whole(1, 1_000_000),
+        10_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    min_version: str = setting("The oldest TLS version a client may use.", choice("1.2", "1.3"), "1.2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontend:
+    name: str = setting("For logs and status.", Kind("a name", _name), example="web")
+    listen: tuple[Address, ...] = setting(
+        "Where clients connect.",
+        some(_listen, 'a list of addresses, as in ["0.0.0.0:443", "[::]:443"]'),
+        example=["127.0.0.1:8443", "[::1]:8443"],
+    )
+    mode: str = setting("What is forwarded: plain bytes over TCP.", choice("tcp"), "tcp")
+    cluster: str = setting(
+        "Which [cluster.NAME] gets the connections.", Kind("a name", _name), example="app"
+    )
+    certificates: tuple[CertificateFiles, ...] = setting(
+        "The certificate: a PEM file with chain and key, or a table that names both.",
+        some(_certificate, 'a list, as in ["site.pem"] or [{ chain = "site.crt", key = "site.key" }]'),
+        example=["site.pem"],
+    )
+    tls: Tls = section(Tls, "What is demanded of clients.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    servers: tuple[Address, ...] = setting(
+        "The backends, in turn; one that refuses is skipped.",
+        some(_server, 'a list, as in ["127.0.0.1:8080", "unix:/run/app.sock"]'),
+        example=["127.0.0.1:8080"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    workers: int | None = setting(
+        "Worker processes; auto is one for each CPU termproxy may use.",
+        auto_or(whole(1, 256)),
+        None,
+    )
+    user: str = setting(
+        "Workers run as this user when termproxy is started as root.",
+        Kind('a user\'s name, or "" to stay', _text),
+        "",
+    )
+    pidfile: Path | None = setting(
+        "Holds the master's process id.", Kind('a path, or "" for none', _optional_file), None
+    )
+    control: Path | None = setting(
+        "The socket that `termproxy stop` and `status` speak to.",
+        Kind('a path, or "" for none', _optional_file),
+        None,
+    )
+    log: Log = section(Log, "What is said, and where.")
+    timeouts: Timeouts = section(Timeouts, "Seconds.")
+    limits: Limits = section(Limits, "What a worker takes on.")
+    frontends: tuple[Frontend, ...] = field(
+        default=(),
+        metadata={"key": "frontend", "sections": Frontend, "help": "Where clients come in."},
+    )
+    clusters: dict[str, Cluster] = field(
+        default_factory=dict,
+        metadata={"key": "cluster", "section_map": Cluster, "help": "Where they are forwarded to."},
+    )
+
+
+def key_of(spec: Field[Any]) -> str:
+    """The name in the file: that of the field, but for lists of tables, which TOML names in singular."""
+    return str(spec.metadata.get("key", spec.name))
+
+
+def keys_of(cls: type) -> list[str]:
+    return [key_of(spec) for spec in fields(cls)]
