@@ -1,0 +1,118 @@
+"""One JSON line for each connection, written so that a slow or full log never holds up traffic.
+
+Lines gather in the worker and go out on its tick.  Several workers share the descriptor: each write is
+whole lines only, and except on a file at most PIPE_BUF bytes, which a pipe never mixes with another's.
+What cannot be written waits, up to a bound; beyond it the newest lines are lost, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from pathlib import Path
+
+import orjson
+
+from termproxy.errors import StartError
+from termproxy.observability.record import ConnectionRecord
+
+WAITING_MAX = 1 << 20  # bytes of lines that wait for a slow reader
+FILE_WRITE_MAX = 1 << 16  # bytes
+
+
+class AccessLog:
+    """Lines to a descriptor that the master opened and this object owns."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.lost = 0  # lines
+        self._lines: list[bytes] = []
+        self._waiting = 0  # bytes in _lines
+        mode = os.fstat(fd).st_mode
+        self._write_max = FILE_WRITE_MAX if stat.S_ISREG(mode) else select.PIPE_BUF
+        # The journal's end of standard output is a socket, which others may use blocking.
+        self._sock = socket.socket(fileno=fd) if stat.S_ISSOCK(mode) else None
+
+    def write(self, record: ConnectionRecord) -> None:
+        line = orjson.dumps(record.as_line(), option=_OPTIONS)
+        if self._waiting + len(line) > WAITING_MAX:
+            self.lost += 1
+            return
+        self._lines.append(line)
+        self._waiting += len(line)
+
+    def flush(self) -> None:
+        """Write what the descriptor takes now; keep the rest."""
+        while self._lines:
+            count = self._lines_that_fit()
+            chunk = b"".join(self._lines[:count])
+            try:
+                written = self._put(chunk)
+            except BlockingIOError:
+                return
+            except OSError:  # the reader has gone, or the disk is full: traffic goes on
+                self.lost += len(self._lines)
+                self._lines.clear()
+                self._waiting = 0
+                return
+            if written == len(chunk):
+                del self._lines[:count]
+            else:  # a line over PIPE_BUF, or a disk that has just filled
+                self._lines[:count] = [chunk[written:]]
+            self._waiting -= written
+
+    def _lines_that_fit(self) -> int:
+        size, count = 0, 0
+        for line in self._lines:
+            size += len(line)
+            if count and size > self._write_max:
+                break
+            count += 1
+        return count
+
+    def _put(self, chunk: bytes) -> int:
+        if self._sock is not None:
+            return self._sock.send(chunk, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return os.write(self.fd, chunk)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+        else:
+            os.close(self.fd)
+
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+def open_access_log(target: Path | str) -> AccessLog | None:
+    """The log for the setting's value: None when it is "off".  StartError when it cannot be opened."""
+    if target == "off":
+        return None
+    if target == "-":
+        return AccessLog(_standard_output())
+    flags = _FLAGS | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return AccessLog(os.open(target, flags, 0o640))
+    except OSError as error:
+        raise StartError(f"log.access: cannot write {target}: {error.strerror}") from None
+
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def _standard_output() -> int:
+    """A descriptor of our own for standard output.
+
+    A pipe or terminal is opened anew, so that not blocking is ours alone and not the shell's, too.  A
+    file is not: its other writers and we must share one position in it.
+    """
+    mode = os.fstat(1).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            return os.open("/proc/self/fd/1", _FLAGS)
+        except OSError:
+            pass  # another user's terminal, say: better blocking than no log
+    return os.dup(1)

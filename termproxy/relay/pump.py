@@ -1,0 +1,214 @@
+"""Relay bytes between a client and a backend until both are done.
+
+A connection is two one-way streams that end separately.  Each is a `Pump`: it copies until its source
+says "no more", passes that on, and stops; the relay is over when both have.
+
+    client ──decrypt──▶ ToBackend ──▶ backend        (request direction)
+    client ◀──encrypt── ToClient  ◀── backend        (response direction)
+
+TLS has no half-close at the socket level: "no more" to the client is a close_notify alert.  Shutting
+the TCP socket instead would also kill the other, still living, direction.
+
+Reading and writing at once is one call into the binding, through a buffer that all connections of the
+worker share.  Only what the sink would not take is kept, and until it is gone the source is not read:
+at most one buffer per direction is ever held.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from termproxy.outcome import Outcome
+
+SCRATCH_SIZE = 256 * 1024  # bytes: what one event moves at most, and one slow reader makes us hold
+
+
+class Ready(IntEnum):
+    """libev's words for what a watcher waits for."""
+
+    READABLE = 1
+    WRITABLE = 2
+
+
+class Scratch(Protocol):
+    def take_rest(self) -> bytes: ...
+
+
+class TlsEnd(Protocol):
+    """The client's end, as the binding's Connection has it."""
+
+    def decrypt_to(self, fd: int, scratch: Any, /) -> int: ...
+    def encrypt_from(self, fd: int, scratch: Any, /) -> int: ...
+    def write(self, buffer: memoryview, /) -> int: ...
+    def shutdown(self) -> int: ...
+
+
+class Pump:
+    """Copy one way.  `on_end(self)` is called when the source has ended and the sink was told;
+    `on_failure(self, error)` when a side failed: TlsError is the client's, OSError the backend's, all
+    else our bug.  After close() neither is called, and no watcher is left.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_backend_fd",
+        "_blocked",
+        "_client_fd",
+        "_loop",
+        "_move",
+        "_on_end",
+        "_on_failure",
+        "_rest",
+        "_scratch",
+        "_source",
+        "_tls",
+        "ended",
+    )
+
+    def __init__(
+        self,
+        loop: Any,
+        scratch: Scratch,
+        client: tuple[TlsEnd, int],
+        backend: socket.socket,
+        callbacks: tuple[Callable[[Pump], None], Callable[[Pump, Exception], None]],
+    ) -> None:
+        self._loop = loop
+        self._scratch = scratch
+        self._tls, self._client_fd = client
+        self._backend = backend
+        self._backend_fd = backend.fileno()
+        self._on_end, self._on_failure = callbacks
+        self._source: Any = None  # the watcher of what we read from
+        self._blocked: Any = None  # the watcher of what would not take more
+        self._rest: memoryview | None = None
+        self._move: Callable[[int, Scratch], int]
+        self.ended = False
+
+    def start(self, source: Any) -> None:
+        """Begin, on a stopped watcher of the source that the pump owns from now on."""
+        self._source = source
+        source.start(self.on_readable)
+
+    def on_readable(self) -> None:
+        try:
+            moved = self._move(self._backend_fd, self._scratch)
+            if moved <= 0 and moved != Outcome.WANT_READ:
+                self._not_moved(moved)
+        except Exception as error:  # noqa: BLE001 - the one guard around a connection's callbacks
+            self._on_failure(self, error)
+
+    def close(self) -> None:
+        """Stop for good.  The sockets are the caller's to close, after this."""
+        self.ended = True
+        self._rest = None
+        for watcher in (self._source, self._blocked):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._source = self._blocked = None
+
+    def _not_moved(self, outcome: int) -> None:
+        if outcome == Outcome.MORE:
+            self._loop.run_callback(self._on_more)
+        elif outcome == Outcome.SINK_FULL:
+            self._rest = memoryview(self._scratch.take_rest())
+            self._wait_until_writable(self._sink_fd())
+        elif outcome == Outcome.WANT_WRITE:
+            # Reading needs to write first (a key update's answer), and the client's socket is full.
+            self._wait_until_writable(self._client_fd)
+        else:
+            self._end()
+
+    def _on_more(self) -> None:
+        # Meanwhile an event may have brought us here already, and found the sink full.
+        if not self.ended and self._blocked is None:
+            self.on_readable()
+
+    def _wait_until_writable(self, fd: int) -> None:
+        self._source.stop()
+        if self._blocked is None:
+            self._blocked = self._loop.io(fd, Ready.WRITABLE)
+            self._blocked.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        try:
+            if self._rest is not None and not self._push_rest():
+                return
+            self._blocked.stop()
+            self._blocked.close()
+            self._blocked = None
+            self._source.start(self.on_readable)
+            self.on_readable()  # OpenSSL may hold bytes that no event announces
+        except Exception as error:  # noqa: BLE001 - as in on_readable
+            self._on_failure(self, error)
+
+    def _push_rest(self) -> bool:
+        """Send what was kept; whether all of it has gone."""
+        while self._rest:
+            taken = self._push(self._rest)
+            if taken < 0:
+                return False
+            self._rest = self._rest[taken:]
+        self._rest = None
+        return True
+
+    def _end(self) -> None:
+        if self._end_sink() == Outcome.WANT_WRITE:
+            # Not even the alert fits: when it does, the source will tell its end again.
+            self._wait_until_writable(self._sink_fd())
+            return
+        self.close()
+        self._on_end(self)
+
+    def _sink_fd(self) -> int:
+        raise NotImplementedError
+
+    def _push(self, rest: memoryview) -> int:
+        """Send to the sink: how many bytes it took, or a negative Outcome."""
+        raise NotImplementedError
+
+    def _end_sink(self) -> int:
+        """Pass the source's end on: DONE or WANT_WRITE."""
+        raise NotImplementedError
+
+
+class ToBackend(Pump):
+    __slots__ = ()
+
+    def start(self, source: Any) -> None:
+        self._move = self._tls.decrypt_to
+        super().start(source)
+
+    def _sink_fd(self) -> int:
+        return self._backend_fd
+
+    def _push(self, rest: memoryview) -> int:
+        try:
+            return self._backend.send(rest)
+        except BlockingIOError:
+            return Outcome.WANT_WRITE
+
+    def _end_sink(self) -> int:
+        self._backend.shutdown(socket.SHUT_WR)
+        return Outcome.DONE
+
+
+class ToClient(Pump):
+    __slots__ = ()
+
+    def start(self, source: Any) -> None:
+        self._move = self._tls.encrypt_from
+        super().start(source)
+
+    def _sink_fd(self) -> int:
+        return self._client_fd
+
+    def _push(self, rest: memoryview) -> int:
+        return self._tls.write(rest)
+
+    def _end_sink(self) -> int:
+        return self._tls.shutdown()

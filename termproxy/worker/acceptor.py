@@ -1,0 +1,173 @@
+"""Accept clients from the listeners of this worker's slot, and of slots that nobody watches.
+
+Each slot has its own listening socket per address, and the kernel spreads clients over them.  So one
+worker wakes for one client; but a slot whose worker hangs, or has gone, still gets its share.  Every
+worker holds every slot's socket, and the next living slot adopts one that has fallen silent, until its
+own worker is back: nobody waits in a queue that nobody reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from termproxy import clock
+from termproxy.observability.scoreboard import NANOSECONDS
+from termproxy.relay.pump import Ready
+from termproxy.worker.connection import ClientConnection
+from termproxy.worker.shared import Frontend, Shared
+
+log = logging.getLogger("worker")
+
+# Clients taken in one go, before those already here get their turn again.
+BATCH = 16
+
+# A slot is silent when its listeners have not been watched for this long: four ticks missed.
+SILENT_AFTER = 1.0  # seconds
+
+# With no descriptor or memory left, accepting again at once would spin: the client stays in the queue.
+PAUSE = 0.1  # seconds
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+# The client's own doing, before we came to it (accept(2) lists more; all mean "try the next").
+_CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH)
+
+
+def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
+    """Which slots' listeners the worker of slot `own` watches.  `beats` tells when each last was.
+
+    A silent slot goes to the next slot after it that is not silent, round the ring.
+    """
+    count = len(beats)
+    alive = {slot for slot in range(count) if now - beats[slot] < SILENT_AFTER} | {own}
+    watched = {own} if own < count else set()
+    for slot in range(count):
+        if slot not in alive:
+            heir = next(s % count for s in range(slot + 1, slot + 1 + count) if s % count in alive)
+            if heir == own:
+                watched.add(slot)
+    return watched
+
+
+class Listener:
+    """One listening socket, and the watcher on it."""
+
+    def __init__(self, acceptor: Acceptor, frontend: Frontend, sock: socket.socket, slot: int) -> None:
+        self.slot = slot
+        self._acceptor = acceptor
+        self._frontend = frontend
+        self._sock = sock
+        self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
+        self._watching = False
+
+    def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
+        if wanted and not self._watching:
+            self._watcher.start(self._on_clients)
+        elif self._watching and not wanted:
+            self._watcher.stop()
+        self._watching = wanted
+
+    def close(self) -> None:
+        """Take who is waiting already, then let go; others may go on with the same socket."""
+        if self._watching:
+            self._on_clients()
+        self.watch(False)
+        self._watcher.close()
+        self._sock.close()
+
+    def _on_clients(self) -> None:
+        for _ in range(BATCH):
+            if not self._acceptor.has_room():
+                return
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _CLIENT_GONE:
+                    continue
+                self._acceptor.pause(error)
+                return
+            self._take(sock, peer)
+
+    def _take(self, sock: socket.socket, peer: Any) -> None:
+        try:
+            sock.setblocking(False)
+            ClientConnection(self._acceptor.shared, self._frontend, sock, peer).start()
+        except Exception:
+            # Nothing of this client may stop the next one.
+            log.exception("a connection could not begin; please report this")
+            sock.close()
+
+
+class Acceptor:
+    """All listeners of a worker: which are watched, and when none is."""
+
+    def __init__(self, shared: Shared, slot: int, beats: memoryview, connections_max: int) -> None:
+        self.shared = shared
+        self._slot = slot
+        self._beats = beats
+        self._connections_max = connections_max
+        self._listeners: list[Listener] = []
+        self._full = False
+        self._paused_until = 0.0
+        self._stopped = False
+        shared.on_closed = self._on_closed
+
+    def add(self, frontend: Frontend, sock: socket.socket, slot: int) -> None:
+        self._listeners.append(Listener(self, frontend, sock, slot))
+
+    def tick(self, now: float) -> None:
+        """Say that our slot is watched, and look after those that are not."""
+        if self._stopped:
+            return
+        self._beats[self._slot] = int(now * NANOSECONDS)
+        self._watch(now)
+
+    def stop(self) -> None:
+        """Accept no more, for good.  The next generation, if there is one, goes on with the queues."""
+        self._stopped = True
+        for listener in self._listeners:
+            listener.close()
+
+    def has_room(self) -> bool:
+        """Whether one more connection may be accepted; with none, the watching ends."""
+        if len(self.shared.connections) < self._connections_max:
+            return True
+        if not self._full:
+            self._full = True
+            log.warning("%d connections: the limit; new ones wait", self._connections_max)
+            self._watch(clock.monotonic())
+        return False
+
+    def pause(self, error: OSError) -> None:
+        """Accepting failed for lack of something: leave the clients in their queue for a while."""
+        now = clock.monotonic()
+        self._paused_until = now + PAUSE
+        if self.shared.throttle.admits("accept", now):
+            log.error("cannot accept clients: %s; they wait", os.strerror(error.errno or 0))
+        self._watch(now)
+        self.shared.loop.timer(PAUSE).start(self._on_pause_over)
+
+    def _on_pause_over(self) -> None:
+        self._watch(clock.monotonic())
+
+    def _on_closed(self) -> None:
+        if self._full:
+            self._full = False
+            self._watch(clock.monotonic())
+
+    def _watch(self, now: float) -> None:
+        if self._stopped or self._full or now < self._paused_until:
+            slots: set[int] = set()
+        else:
+            count = 1 + max(listener.slot for listener in self._listeners)
+            beats = [beat / NANOSECONDS for beat in self._beats[:count]]
+            slots = slots_to_watch(self._slot, beats, now)
+        for listener in self._listeners:
+            listener.watch(listener.slot in slots)

@@ -1,0 +1,445 @@
+"""READ FIRST.  One client, from accept to close.
+
+    HANDSHAKE ──▶ CONNECTING ──▶ RELAYING ──▶ CLOSED
+        └───────▶ LINGERING ────────────────────┘
+
+`phase` names what is awaited, and the methods below stand in the order in which they run.  Every phase
+has a deadline, kept by the worker's wheel.  The two pumps do the copying; this file decides what an end
+or a failure of one means for the other, and there is one way out, `close()`.
+
+An abort stays an abort: a client that vanishes without close_notify resets its backend, and a backend
+that resets leaves its client without close_notify, so that neither takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import struct
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from termproxy import clock
+from termproxy.backends.connect import Connecting
+from termproxy.backends.server import Server
+from termproxy.errors import BackendError, Fault, TlsError
+from termproxy.observability.record import ConnectionRecord, printable
+from termproxy.observability.scoreboard import Column
+from termproxy.outcome import Outcome
+from termproxy.relay.pump import Pump, Ready, ToBackend, ToClient
+from termproxy.tls._openssl import Connection
+from termproxy.tls.failures import explain
+from termproxy.worker.shared import Frontend, Shared
+
+log = logging.getLogger("worker")
+
+# After a refused handshake the client gets this long to read our alert: closing a socket that still
+# holds unread bytes sends a reset, and a reset destroys what the client has not read yet.
+LINGER = 1.0  # seconds
+LINGER_READ = 65536  # bytes at a time, thrown away
+
+# How many times within the idle timeout we look whether bytes have passed.
+IDLE_CHECKS = 8
+
+PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"This port speaks TLS: use https:// instead of http://\n"
+)
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds (socket(7))
+
+_BACKEND_LOST = {
+    errno.ECONNRESET: "backend_reset",
+    errno.EPIPE: "backend_reset",
+    errno.ENOTCONN: "backend_reset",
+    errno.ETIMEDOUT: "backend_timeout",
+}
+
+
+class Phase(Enum):
+    HANDSHAKE = "handshake"
+    CONNECTING = "connecting"
+    RELAYING = "relaying"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class ClientConnection:
+    __slots__ = (
+        "_accepted",
+        "_backend",
+        "_backend_lost",
+        "_bytes_seen",
+        "_client",
+        "_connected",
+        "_connecting",
+        "_fd",
+        "_frontend",
+        "_handshaken",
+        "_peer",
+        "_quiet_since",
+        "_readable",
+        "_server",
+        "_shared",
+        "_sock",
+        "_tls",
+        "_to_backend",
+        "_to_client",
+        "_writable",
+        "bucket",
+        "deadline",
+        "phase",
+    )
+
+    def __init__(self, shared: Shared, frontend: Frontend, sock: socket.socket, peer: Any) -> None:
+        self._shared = shared
+        self._frontend = frontend
+        self._sock = sock
+        self._peer = peer
+        self._fd = sock.fileno()
+        self._tls = Connection(frontend.context, self._fd)
+        self._readable: Any = shared.loop.io(self._fd, Ready.READABLE)
+        self._writable: Any = None
+        self._connecting: Connecting | None = None
+        self._server: Server | None = None
+        self._backend: socket.socket | None = None
+        self._backend_lost: OSError | None = None
+        self._to_backend: Pump | None = None
+        self._to_client: Pump | None = None
+        self._bytes_seen = 0
+        self._accepted = self._quiet_since = clock.monotonic()
+        self._handshaken: float | None = None
+        self._connected: float | None = None
+        self.phase = Phase.HANDSHAKE
+        self.deadline = 0.0
+        self.bucket = 0
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self._frontend.name} fd={self._fd} {self.phase.name}>"
+
+    # Handshake.
+
+    def start(self) -> None:
+        shared = self._shared
+        shared.connections.add(self)
+        shared.row[_OPEN] += 1
+        shared.row[_ACCEPTED] += 1
+        shared.deadlines.set(self, self._accepted + shared.timeouts.handshake)
+        self._readable.start(self._on_handshake)
+        self._on_handshake()
+
+    def _on_handshake(self) -> None:
+        try:
+            outcome = self._tls.handshake()
+            if outcome == Outcome.DONE:
+                self._handshake_done()
+            elif outcome == Outcome.WANT_WRITE:
+                self._wait_to_write_handshake()
+        except TlsError as error:
+            self._handshake_failed(error)
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _wait_to_write_handshake(self) -> None:
+        """Our certificates do not fit into the socket's buffer."""
+        if self._writable is None:
+            self._readable.stop()
+            self._writable = self._shared.loop.io(self._fd, Ready.WRITABLE)
+            self._writable.start(self._on_writable_handshake)
+
+    def _on_writable_handshake(self) -> None:
+        self._stop(self._writable)
+        self._writable = None
+        self._readable.start(self._on_handshake)
+        self._on_handshake()
+
+    def _handshake_done(self) -> None:
+        self._readable.stop()
+        row = self._shared.row
+        row[_HANDSHAKES] += 1
+        if self._tls.resumed:
+            row[_RESUMED] += 1
+        self._handshaken = clock.monotonic()
+        self.phase = Phase.CONNECTING
+        self._connecting = Connecting(
+            self._shared.loop,
+            self._frontend.cluster.candidates(),
+            self._on_settled,
+            self._on_backend_failure,
+        )
+        self._connect()
+
+    def _handshake_failed(self, error: TlsError) -> None:
+        self._shared.row[_HANDSHAKES_FAILED] += 1
+        failure = explain(error)
+        self._report(failure.reason, failure.fault, failure.detail, failure.alert, failure.alert_from)
+        if failure.reason in ("client_closed", "client_reset"):
+            self.close()
+            return
+        self._linger(PLAIN_HTTP_ANSWER if failure.reason == "plain_http" else b"")
+
+    # Linger: the connection is over and reported, but the client has not read our last words yet.
+
+    def _linger(self, last_words: bytes) -> None:
+        self.phase = Phase.LINGERING
+        self._tls.close()
+        try:
+            if last_words:
+                self._sock.send(last_words)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has gone: nothing to linger for
+            self.close()
+            return
+        self._shared.deadlines.set(self, clock.monotonic() + LINGER)
+        self._readable.stop()
+        self._readable.start(self._on_last_bytes)
+
+    def _on_last_bytes(self) -> None:
+        try:
+            if not self._sock.recv(LINGER_READ):
+                self.close()
+        except BlockingIOError:
+            pass
+        except OSError:  # a reset: over, too
+            self.close()
+
+    # Connect.
+
+    def _on_settled(self) -> None:
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _connect(self) -> None:
+        assert self._connecting is not None  # noqa: S101 - of this phase
+        try:
+            backend = self._connecting.advance()
+        except BackendError as error:
+            self._shut_down_tls()
+            self._report(error.reason, Fault.BACKEND, str(error))
+            self.close()
+            return
+        if backend is not None:
+            self._relay(backend)
+        else:
+            timeout = self._shared.timeouts.connect
+            self._shared.deadlines.set(self, clock.monotonic() + timeout)
+
+    def _on_backend_failure(self, server: Server, error: BackendError) -> None:
+        shared, now = self._shared, clock.monotonic()
+        shared.row[_BACKEND_FAILURES] += 1
+        if shared.throttle.admits(str(server), now):
+            more = shared.throttle.held_back(str(server))
+            again = f" ({more} more since the last such line)" if more else ""
+            log.warning("cluster %s: %s%s", self._frontend.cluster.name, error, again)
+
+    # Relay.
+
+    def _relay(self, backend: socket.socket) -> None:
+        assert self._connecting is not None  # noqa: S101 - of the phase before
+        shared = self._shared
+        self.phase = Phase.RELAYING
+        self._backend = backend
+        self._server, self._connecting = self._connecting.server, None
+        self._connected = self._quiet_since = now = clock.monotonic()
+        shared.deadlines.set(self, now + shared.timeouts.idle / IDLE_CHECKS)
+        client = (self._tls, self._fd)
+        callbacks = (self._on_end, self._on_relay_failure)
+        self._to_client = ToClient(shared.loop, shared.scratch, client, backend, callbacks)
+        self._to_backend = ToBackend(shared.loop, shared.scratch, client, backend, callbacks)
+        self._to_client.start(shared.loop.io(backend.fileno(), Ready.READABLE))
+        readable, self._readable = self._readable, None
+        self._to_backend.start(readable)
+        if self._tls.pending():  # it came with the handshake's last bytes: no event will tell
+            self._to_backend.on_readable()
+
+    def _on_end(self, _: Pump) -> None:
+        """One direction is done; the other lives on until it is, too."""
+        assert self._to_client is not None  # noqa: S101 - of this phase
+        assert self._to_backend is not None  # noqa: S101 - of this phase
+        if self._to_client.ended and self._to_backend.ended:
+            if self._backend_lost is not None:
+                self._report_backend_lost(self._backend_lost)
+            else:
+                self._report("done", Fault.NONE)
+            self.close()
+
+    def _on_relay_failure(self, pump: Pump, error: Exception) -> None:
+        if isinstance(error, TlsError):
+            self._client_failed(error)
+        elif not isinstance(error, OSError):
+            self._crashed(error)
+        elif pump is self._to_backend:
+            # It will not read more, but what it has sent before may still be on its way.
+            self._backend_lost = error
+            pump.close()
+            self._on_end(pump)
+        else:
+            self._report_backend_lost(error)
+            self.close()
+
+    def _client_failed(self, error: TlsError) -> None:
+        assert self._to_client is not None  # noqa: S101 - of this phase
+        assert self._to_backend is not None  # noqa: S101 - of this phase
+        failure = explain(error)
+        if self._to_client.ended and failure.reason in ("client_closed", "client_reset"):
+            # It had our close_notify, and leaves without its own, as many do: it lost nothing.
+            self._report("done", Fault.NONE)
+        else:
+            self._report(
+                failure.reason, failure.fault, failure.detail, failure.alert, failure.alert_from
+            )
+            self._reset_backend()
+        self.close()
+
+    def _report_backend_lost(self, error: OSError) -> None:
+        reason = _BACKEND_LOST.get(error.errno or 0, "backend_failed")
+        self._shared.row[_BACKEND_FAILURES] += 1
+        self._report(reason, Fault.BACKEND, f"{self._server}: {error.strerror}")
+
+    # Deadlines and the way out.
+
+    def on_deadline(self, now: float) -> None:
+        """The worker's call: the time of this phase is over."""
+        try:
+            self._deadline_passed(now)
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _deadline_passed(self, now: float) -> None:
+        timeouts = self._shared.timeouts
+        if self.phase is Phase.HANDSHAKE:
+            self._shared.row[_HANDSHAKES_FAILED] += 1
+            detail = f"the client did not finish its handshake within {timeouts.handshake:g} s"
+            self._report("handshake_timeout", Fault.CLIENT, detail)
+            self.close()
+        elif self.phase is Phase.CONNECTING and self._connecting is not None:
+            self._connecting.time_out()
+            self._connect()
+        elif self.phase is Phase.RELAYING:
+            self._look_for_idleness(now)
+        else:
+            self.close()
+
+    def _look_for_idleness(self, now: float) -> None:
+        """Bytes that have passed show in the binding's counters, so the byte path keeps no time."""
+        idle = self._shared.timeouts.idle
+        seen = self._tls.plaintext_read + self._tls.plaintext_written
+        if seen != self._bytes_seen:
+            self._bytes_seen, self._quiet_since = seen, now
+        if now - self._quiet_since >= idle:
+            self._shut_down_tls()
+            self._report("idle_timeout", Fault.NONE, f"no byte either way for {idle:g} s")
+            self.close()
+            return
+        next_look = min(now + idle / IDLE_CHECKS, self._quiet_since + idle)
+        self._shared.deadlines.set(self, next_look)
+
+    def drain_is_over(self) -> None:
+        """The worker stops and cannot wait longer."""
+        if self.phase is not Phase.LINGERING:
+            self._report("drain_timeout", Fault.NONE, "the worker stopped before the client did")
+        self.close()
+
+    def _crashed(self, error: Exception) -> None:
+        """A bug of ours ends this connection, and nothing else."""
+        log.error("%r failed; please report this", self, exc_info=error)
+        if self.phase in (Phase.HANDSHAKE, Phase.CONNECTING, Phase.RELAYING):
+            self._report("internal_error", Fault.PROXY, type(error).__name__)
+        self.close()
+
+    def _shut_down_tls(self) -> None:
+        """Tell the client that what it has is all."""
+        try:
+            self._tls.shutdown()
+        except TlsError:  # it has gone already
+            pass
+
+    def _reset_backend(self) -> None:
+        if self._backend is not None:
+            self._backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+    def close(self) -> None:
+        """Give everything back, once.  What is to be said to either side has been said before."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        shared = self._shared
+        for part in (self._to_backend, self._to_client, self._connecting):
+            if part is not None:
+                part.close()
+        self._stop(self._readable)
+        self._stop(self._writable)
+        self._to_backend = self._to_client = self._connecting = None
+        self._readable = self._writable = None
+        self._tls.close()
+        self._sock.close()
+        if self._backend is not None:
+            self._backend.close()
+        shared.deadlines.forget(self)
+        shared.connections.discard(self)
+        shared.row[_OPEN] -= 1
+        shared.on_closed()
+
+    @staticmethod
+    def _stop(watcher: Any) -> None:
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
+
+    def _report(
+        self,
+        ended: str,
+        fault: Fault,
+        detail: str | None = None,
+        alert: str | None = None,
+        alert_from: str | None = None,
+    ) -> None:
+        """Count, and write the connection's one line."""
+        tls, shared = self._tls, self._shared
+        shared.row[_FROM_CLIENTS] += tls.plaintext_read
+        shared.row[_FROM_BACKENDS] += tls.plaintext_written
+        if shared.access_log is None:
+            return
+        seconds = clock.monotonic() - self._accepted
+        sni, alpn = tls.sni, tls.alpn
+        record = ConnectionRecord(
+            time=clock.utc_now() - timedelta(seconds=seconds),
+            client=self._client_name(),
+            frontend=self._frontend.name,
+            sni=None if sni is None else printable(sni),
+            alpn=None if alpn is None else printable(alpn),
+            backend=None if self._server is None else str(self._server),
+            bytes_from_client=tls.plaintext_read,
+            bytes_from_backend=tls.plaintext_written,
+            seconds=seconds,
+            ended=ended,
+            fault=fault,
+            detail=detail,
+            alert=alert,
+            alert_from=alert_from,
+        )
+        if self._handshaken is not None:
+            record.version, record.cipher = tls.version, tls.cipher
+            record.group, record.resumed = tls.group, tls.resumed
+            record.handshake_seconds = self._handshaken - self._accepted
+            if self._connected is not None:
+                record.connect_seconds = self._connected - self._handshaken
+        shared.access_log.write(record)
+
+    def _client_name(self) -> str:
+        host, port = self._peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_OPEN = int(Column.OPEN)
+_ACCEPTED = int(Column.ACCEPTED)
+_HANDSHAKES = int(Column.HANDSHAKES)
+_RESUMED = int(Column.HANDSHAKES_RESUMED)
+_HANDSHAKES_FAILED = int(Column.HANDSHAKES_FAILED)
+_BACKEND_FAILURES = int(Column.BACKEND_FAILURES)
+_FROM_CLIENTS = int(Column.BYTES_FROM_CLIENTS)
+_FROM_BACKENDS = int(Column.BYTES_FROM_BACKENDS)

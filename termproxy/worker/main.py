@@ -1,0 +1,129 @@
+"""A worker's life: make the loop, accept and forward, drain when asked to, and go.
+
+Everything it works with was made by the master before the fork: contexts, listeners, the access log,
+the scoreboard.  One tick, four times a second, does all that is not an event: the heartbeat, the
+deadlines, the listeners of silent slots, the access log.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from gevent.event import Event
+
+from termproxy import clock
+from termproxy.config.schema import Limits, Timeouts
+from termproxy.observability.access_log import AccessLog
+from termproxy.observability.scoreboard import NANOSECONDS, Column, WorkerState
+from termproxy.relay.pump import SCRATCH_SIZE
+from termproxy.tls._openssl import Scratch
+from termproxy.worker.acceptor import Acceptor
+from termproxy.worker.deadlines import TICK
+from termproxy.worker.shared import Frontend, Shared
+
+log = logging.getLogger("worker")
+
+# Connections make few cycles, and close() breaks those: the collector can run seldom.
+GC_THRESHOLD = (50_000, 20, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the master gives a worker."""
+
+    slot: int
+    row: memoryview  # of the scoreboard
+    slot_beats: memoryview
+    listeners: Sequence[tuple[Frontend, socket.socket, int]]  # with the slot of each
+    timeouts: Timeouts
+    limits: Limits
+    access_log: AccessLog | None
+
+
+class Worker:
+    def __init__(self, assignment: Assignment, report_ready: Callable[[], None]) -> None:
+        self._assignment = assignment
+        self._report_ready = report_ready
+        self._loop: Any = gevent.get_hub().loop
+        self._shared = Shared(
+            loop=self._loop,
+            scratch=Scratch(SCRATCH_SIZE),
+            timeouts=assignment.timeouts,
+            row=assignment.row,
+            access_log=assignment.access_log,
+        )
+        self._acceptor = Acceptor(
+            self._shared, assignment.slot, assignment.slot_beats, assignment.limits.connections
+        )
+        for frontend, sock, slot in assignment.listeners:
+            frontend.cluster.begin_with(assignment.slot)
+            self._acceptor.add(frontend, sock, slot)
+        self._over = Event()
+        self._drain_until: float | None = None
+
+    def run(self) -> None:
+        """Returns when the worker has drained, or was told to end at once."""
+        for signum, callback in ((signal.SIGTERM, self.drain), (signal.SIGQUIT, self._end_now)):
+            self._loop.signal(signum).start(callback)
+        timer = self._loop.timer(TICK, TICK)
+        timer.start(self._tick)
+        self._tick()
+        self._shared.row[Column.STATE] = WorkerState.ACCEPTING
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        self._report_ready()
+        self._over.wait()
+        timer.stop()
+        if self._shared.access_log is not None:
+            self._shared.access_log.flush()
+
+    def drain(self) -> None:
+        """Accept no more; end when the open connections have, or when their time is up."""
+        if self._drain_until is None:
+            self._drain_until = clock.monotonic() + self._assignment.timeouts.drain
+            self._shared.row[Column.STATE] = WorkerState.DRAINING
+            self._acceptor.stop()
+            self._end_if_drained(clock.monotonic())
+
+    def _end_now(self) -> None:
+        for connection in list(self._shared.connections):
+            connection.drain_is_over()
+        self._over.set()
+
+    def _tick(self) -> None:
+        now = clock.monotonic()
+        self._shared.row[Column.HEARTBEAT] = int(now * NANOSECONDS)
+        self._acceptor.tick(now)
+        for connection in self._shared.deadlines.due(now):
+            connection.on_deadline(now)
+        if self._shared.access_log is not None:
+            self._shared.access_log.flush()
+            self._shared.row[Column.ACCESS_LINES_LOST] = self._shared.access_log.lost
+        self._end_if_drained(now)
+
+    def _end_if_drained(self, now: float) -> None:
+        if self._drain_until is None:
+            return
+        if not self._shared.connections:
+            self._over.set()
+        elif now >= self._drain_until:
+            log.warning("%d connections outlived the drain", len(self._shared.connections))
+            self._end_now()
+
+
+def has_hub() -> bool:
+    """Whether this process has a gevent hub: a process that forks must not."""
+    return get_hub_if_exists() is not None
+
+
+def gevent_version() -> str:
+    return str(gevent.__version__)
