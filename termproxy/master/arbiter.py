@@ -1,0 +1,493 @@
+"""The master's loop: wait for a signal, a child's exit, a word from a worker or an operator, or a tick;
+ask the Supervisor what follows; do it.
+
+It has one thread, reads no client's byte, and never waits for anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+import selectors
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from termproxy import __version__, clock
+from termproxy.config.load import Source
+from termproxy.errors import ConfigError, StartError
+from termproxy.master import supervisor as decide
+from termproxy.master.control import ControlSocket, Request
+from termproxy.master.generation import Generation, build, check
+from termproxy.master.listeners import Listeners
+from termproxy.master.notify import notify
+from termproxy.master.pidfile import Pidfile
+from termproxy.master.signals import SignalInbox
+from termproxy.master.spawn import READY, REASON_MAX, spawn
+from termproxy.observability import logs
+from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Scoreboard
+from termproxy.tls._openssl import openssl_version
+from termproxy.worker.main import Assignment, gevent_version
+
+log = logging.getLogger("master")
+
+TICK = 0.25  # seconds
+
+# Descriptors of a worker besides two for each connection: listeners, loop, logs, shared memory.
+DESCRIPTORS_BESIDES = 64
+
+_SIGNALS: dict[type, signal.Signals] = {
+    decide.AskToDrain: signal.SIGTERM,
+    decide.EndNow: signal.SIGQUIT,
+    decide.Abort: signal.SIGABRT,
+    decide.Kill: signal.SIGKILL,
+}
+_LAST_RESORTS: dict[type, str] = {
+    decide.Abort: "hangs: aborting it",
+    decide.Kill: "does not go: killing it",
+}
+
+_NOT_YET = {
+    signal.SIGUSR1: "reopening logs (use HUP)",
+    signal.SIGUSR2: "upgrading",
+    signal.SIGWINCH: "stopping the workers only",
+    signal.SIGTTIN: "adding a worker",
+    signal.SIGTTOU: "removing a worker",
+}
+
+
+@dataclass(slots=True)
+class Child:
+    """What belongs to a worker's process, besides what the Supervisor knows."""
+
+    row: int
+    startup_fd: int | None
+    said: bytes = b""
+
+
+@dataclass(slots=True)
+class LastReload:
+    """For `status`: how the latest attempt went."""
+
+    at: str
+    ok: bool
+    detail: str
+
+
+class Arbiter:
+    """Runs one server.  `read_source` gives the configuration, anew for each reload; `on_serving` is
+    called once, when the first workers accept clients.
+    """
+
+    def __init__(
+        self, read_source: Callable[[], Source], on_serving: Callable[[], None] = lambda: None
+    ) -> None:
+        self._read_source = read_source
+        self._on_serving = on_serving
+        self._selector = selectors.DefaultSelector()
+        self._listeners = Listeners()
+        self._scoreboard = Scoreboard()
+        self._supervisor = decide.Supervisor()
+        self._generations: dict[int, Generation] = {}
+        self._children: dict[int, Child] = {}
+        self._added_addresses: dict[int, list[Any]] = {}
+        self._told_when_stopped: list[Request] = []
+        self._last_reload: LastReload | None = None
+        self._reload_again = False
+        self._started = clock.utc_now()
+        self._next_number = 1
+        self._exit_status: int | None = None
+        self._inbox: SignalInbox
+        self._pidfile: Pidfile | None = None
+        self._control: ControlSocket | None = None
+
+    def run(self) -> int:
+        """Serve until told to stop: the exit status.  ConfigError or StartError before it serves."""
+        checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now())
+        config = checked.config
+        logs.set_up(config.log.level)
+        _raise_descriptor_limit(config.limits.connections)
+        self._inbox = SignalInbox()
+        self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
+        try:
+            if config.pidfile is not None:
+                self._pidfile = Pidfile(config.pidfile)
+            if config.control is not None:
+                self._control = ControlSocket(config.control, self._selector, self._on_request)
+            self._begin(build(checked, self._take_number()))
+            return self._loop()
+        finally:
+            self._clean_up()
+
+    def _loop(self) -> int:
+        next_tick = clock.monotonic()
+        while self._exit_status is None:
+            for key, _ in self._selector.select(max(0.0, next_tick - clock.monotonic())):
+                key.data(clock.monotonic())
+            now = clock.monotonic()
+            if now >= next_tick:
+                next_tick = now + TICK
+                self._tick(now)
+        return self._exit_status
+
+    def _tick(self, now: float) -> None:
+        beats = {pid: self._scoreboard.beat(child.row) for pid, child in self._children.items()}
+        self._act(self._supervisor.on_tick(now, beats))
+        if self._control is not None:
+            self._control.expire(now)
+
+    # What the Supervisor decided.
+
+    def _act(self, actions: Iterable[decide.Action]) -> None:
+        for action in list(actions):  # doing one may make the Supervisor decide again
+            match action:
+                case decide.Spawn():
+                    self._spawn(action)
+                case decide.AskToDrain() | decide.EndNow():
+                    _send(action.pid, _SIGNALS[type(action)])
+                case decide.Abort() | decide.Kill():
+                    log.error("worker %d %s", action.pid, _LAST_RESORTS[type(action)])
+                    _send(action.pid, _SIGNALS[type(action)])
+                case decide.InForce(number):
+                    self._in_force(self._generations[number])
+                case decide.Dropped(number, reason):
+                    self._dropped(self._generations[number], reason)
+                case decide.Stopped():
+                    if self._exit_status is None:
+                        self._exit_status = 0
+
+    def _spawn(self, action: decide.Spawn) -> None:
+        if action.generation not in (self._supervisor.candidate, self._supervisor.in_force):
+            return  # a spawn before this one failed, and its generation was dropped
+        now = clock.monotonic()
+        row = self._scoreboard.take_row()
+        if row is None:
+            reason = f"{ROWS} workers are alive; old generations must drain first"
+            self._act(self._supervisor.on_spawn_failed(action, reason, now))
+            return
+        assignment = self._assignment(self._generations[action.generation], action.slot, row)
+        user = self._generations[action.generation].user
+        try:
+            pid, startup_fd = spawn(assignment, user, self._leave_master)
+        except OSError as error:
+            self._scoreboard.return_row(row)
+            self._act(self._supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
+            return
+        self._children[pid] = Child(row, startup_fd)
+        self._selector.register(startup_fd, selectors.EVENT_READ, lambda t: self._on_word(pid, t))
+        self._supervisor.on_spawned(action, pid, now)
+        log.debug("worker %d: slot %d of generation %d", pid, action.slot, action.generation)
+
+    def _assignment(self, generation: Generation, slot: int, row: int) -> Assignment:
+        listeners = [
+            (frontend, sock, number)
+            for frontend, address in generation.addresses()
+            for number, sock in enumerate(self._listeners.of(address))
+        ]
+        return Assignment(
+            slot=slot,
+            row=self._scoreboard.row(row),
+            slot_beats=self._scoreboard.slot_beats,
+            listeners=listeners,
+            timeouts=generation.config.timeouts,
+            limits=generation.config.limits,
+            access_log=generation.access_log,
+        )
+
+    def _leave_master(self) -> None:
+        """In a worker, just forked: let go of what is the master's."""
+        self._inbox.close()
+        self._selector.close()
+        if self._pidfile is not None:
+            self._pidfile.close()
+        if self._control is not None:
+            self._control.close()
+        for request in self._told_when_stopped:
+            request.sock.close()
+        for child in self._children.values():
+            if child.startup_fd is not None:
+                os.close(child.startup_fd)
+
+    # Generations.
+
+    def _take_number(self) -> int:
+        number, self._next_number = self._next_number, self._next_number + 1
+        return number
+
+    def _begin(self, generation: Generation) -> None:
+        """Bring a generation's workers up.  StartError when an address cannot be had."""
+        config = generation.config
+        workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
+        addresses = [address for _, address in generation.addresses()]
+        try:
+            added = self._listeners.bind(addresses, workers)
+        except StartError:
+            generation.close()
+            raise
+        self._added_addresses[generation.number] = added
+        self._generations[generation.number] = generation
+        for warning in generation.warnings:
+            log.warning("%s", warning)
+        number = generation.number
+        self._act(self._supervisor.begin(number, workers, config.timeouts.drain))
+
+    def _in_force(self, generation: Generation) -> None:
+        wanted = {address for _, address in generation.addresses()}
+        self._listeners.close(a for a in self._listeners.addresses() if a not in wanted)
+        if generation.number == 1:
+            log.info("%s", _start_line(generation, len(self._supervisor.workers)))
+            notify(f"READY=1\nMAINPID={os.getpid()}")
+            self._on_serving()
+        else:
+            self._reload_ended(ok=True, detail=f"generation {generation.number} serves")
+        logs.set_up(generation.config.log.level)
+        self._reload_if_asked_again()
+
+    def _dropped(self, generation: Generation, reason: str) -> None:
+        self._listeners.close(self._added_addresses.pop(generation.number, ()))
+        if self._supervisor.in_force is None:
+            log.error("cannot start: %s", reason)
+            self._exit_status = 1
+            return
+        self._reload_ended(ok=False, detail=f"a new worker failed: {reason}")
+        self._reload_if_asked_again()
+
+    def _reload(self) -> None:
+        if self._supervisor.stopping:
+            return
+        if self._supervisor.candidate is not None:
+            self._reload_again = True  # one more, once this one is decided, serves all who asked
+            return
+        notify("RELOADING=1")
+        try:
+            checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now())
+            self._warn_of_fixed_settings(checked.config)
+            self._begin(build(checked, self._take_number()))
+        except (ConfigError, StartError) as error:
+            self._reload_ended(ok=False, detail=str(error))
+
+    def _reload_if_asked_again(self) -> None:
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    def _reload_ended(self, *, ok: bool, detail: str) -> None:
+        self._last_reload = LastReload(clock.utc_now().isoformat(timespec="seconds"), ok, detail)
+        if ok:
+            log.info("reloaded: %s", detail)
+        else:
+            log.error("not reloaded, the old configuration stays: %s", detail)
+        notify("READY=1")
+
+    def _warn_of_fixed_settings(self, config: Any) -> None:
+        assert self._supervisor.in_force is not None  # noqa: S101 - a reload follows a start
+        old = self._generations[self._supervisor.in_force].config
+        for name in ("pidfile", "control"):
+            if getattr(old, name) != getattr(config, name):
+                log.warning("a changed %s takes a restart; the old one stays", name)
+
+    # Events.
+
+    def _on_signals(self, now: float) -> None:
+        for signum in self._inbox.read():
+            match signum:
+                case signal.SIGCHLD:
+                    self._reap()
+                case signal.SIGHUP:
+                    self._reload()
+                case signal.SIGTERM | signal.SIGQUIT if not self._supervisor.stopping:
+                    self._stop(now)
+                case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT:
+                    self._stop_now(now)
+                case _:
+                    log.warning("%s: %s is not built yet", signum.name, _NOT_YET[signum])
+
+    def _stop(self, now: float) -> None:
+        log.info("stopping: draining the workers")
+        notify("STOPPING=1")
+        # New clients are refused at once, rather than queued for a server that goes.
+        self._listeners.close(self._listeners.addresses())
+        self._act(self._supervisor.stop(now))
+
+    def _stop_now(self, now: float) -> None:
+        log.info("stopping at once")
+        notify("STOPPING=1")
+        self._act(self._supervisor.stop_now(now))
+
+    def _reap(self) -> None:
+        for pid, status in _exited():
+            child = self._children.pop(pid, None)
+            if child is None:
+                continue  # an orphan handed to us, as to any process 1
+            self._scoreboard.return_row(child.row)
+            reason = _how(status, self._last_words(child))
+            expected = self._supervisor.workers[pid].phase is not decide.Phase.READY and status == 0
+            log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
+            self._act(self._supervisor.on_exit(pid, reason, clock.monotonic()))
+            self._close_ended_generations()
+
+    def _on_word(self, pid: int, now: float) -> None:
+        """A worker says that it is ready, or why it never will be."""
+        child = self._children[pid]
+        assert child.startup_fd is not None  # noqa: S101 - it just was readable
+        said = os.read(child.startup_fd, REASON_MAX)
+        child.said += said
+        if not said or child.said == READY:
+            self._close_startup(child)
+        if child.said == READY:
+            child.said = b""
+            self._act(self._supervisor.on_ready(pid, now))
+
+    def _last_words(self, child: Child) -> str:
+        if child.startup_fd is not None:
+            try:
+                child.said += os.read(child.startup_fd, REASON_MAX)
+            except BlockingIOError:
+                pass  # a grandchild still holds the pipe; it said nothing
+            self._close_startup(child)
+        return child.said.decode(errors="replace").strip("\0")
+
+    def _close_startup(self, child: Child) -> None:
+        if child.startup_fd is not None:
+            self._selector.unregister(child.startup_fd)
+            os.close(child.startup_fd)
+            child.startup_fd = None
+
+    def _close_ended_generations(self) -> None:
+        alive = {worker.generation for worker in self._supervisor.workers.values()}
+        alive |= {self._supervisor.in_force or 0, self._supervisor.candidate or 0}
+        for number in [n for n in self._generations if n not in alive]:
+            self._generations.pop(number).close()
+
+    # The operator's verbs.
+
+    def _on_request(self, verb: str, arguments: dict[str, Any], request: Request) -> None:
+        match verb:
+            case "status":
+                request.answer(self._status())
+            case "stop":
+                self._told_when_stopped.append(request)
+                now = clock.monotonic()
+                if arguments.get("now"):
+                    self._stop_now(now)
+                elif not self._supervisor.stopping:
+                    self._stop(now)
+            case _:
+                request.answer({"error": f"unknown verb {verb!r}"})
+
+    def _status(self) -> dict[str, Any]:
+        number = self._supervisor.in_force
+        config = self._generations[number].config if number is not None else None
+        living = (child.row for child in self._children.values())
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "uptime_seconds": round((clock.utc_now() - self._started).total_seconds(), 1),
+            "state": "stopping" if self._supervisor.stopping else "serving",
+            "generation": number,
+            "starting_generation": self._supervisor.candidate,
+            "last_reload": self._last_reload and asdict(self._last_reload),
+            "frontends": [
+                {"name": f.name, "listen": [str(a) for a in f.listen], "cluster": f.cluster}
+                for f in (config.frontends if config else ())
+            ],
+            "workers": list(self._worker_status(clock.monotonic())),
+            "totals": {
+                column.name.lower(): count for column, count in self._scoreboard.totals(living).items()
+            },
+        }
+
+    def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
+        for pid, worker in sorted(self._supervisor.workers.items()):
+            row = self._scoreboard.row(self._children[pid].row)
+            beat = self._scoreboard.beat(self._children[pid].row)
+            yield {
+                "pid": pid,
+                "slot": worker.slot,
+                "generation": worker.generation,
+                "state": worker.phase.value,
+                "connections": row[Column.OPEN],
+                "accepted": row[Column.ACCEPTED],
+                "handshakes": row[Column.HANDSHAKES],
+                "handshakes_failed": row[Column.HANDSHAKES_FAILED],
+                "heartbeat_age_seconds": round(now - beat, 3) if beat else None,
+            }
+
+    def _clean_up(self) -> None:
+        """The end: nothing of ours stays behind, whatever the reason was."""
+        for pid in list(self._children):
+            _send(pid, signal.SIGKILL)
+        for pid in list(self._children):
+            os.waitpid(pid, 0)
+        answer = {"stopped": True, "pid": os.getpid()}
+        if self._control is not None:
+            self._control.remove()
+        if self._pidfile is not None:
+            self._pidfile.remove()
+        self._listeners.close(self._listeners.addresses())
+        self._inbox.close()
+        self._selector.close()
+        for request in self._told_when_stopped:
+            request.answer(answer)
+        if self._exit_status == 0:
+            log.info("stopped")
+
+
+def _exited() -> Iterator[tuple[int, int]]:
+    """Every child that has exited, with its status as waitpid() gives it."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
+def _how(status: int, said: str) -> str:
+    if os.WIFSIGNALED(status):
+        how = f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    else:
+        how = f"exited with status {os.WEXITSTATUS(status)}"
+    return f"{how}: {said}" if said else how
+
+
+def _send(pid: int, signum: signal.Signals) -> None:
+    """Signal a child that has not been reaped: its pid cannot have become another's."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Every connection takes two descriptors; the soft limit is mostly made for something else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + DESCRIPTORS_BESIDES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warning(
+            "limits.connections = %d needs %d descriptors a worker, the limit is %d: raise it, as with "
+            "LimitNOFILE= in the systemd unit",
+            connections,
+            wanted,
+            hard,
+        )
+        wanted = hard
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start_line(generation: Generation, workers: int) -> str:
+    listeners = ", ".join(
+        f"{address} ({frontend.name} to {frontend.cluster.name})"
+        for frontend, address in generation.addresses()
+    )
+    versions = f"Python {platform.python_version()}, gevent {gevent_version()}, {openssl_version()}"
+    return f"termproxy {__version__} serves; {versions}; workers: {workers}; listening on {listeners}"

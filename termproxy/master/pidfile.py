@@ -1,0 +1,64 @@
+"""The file that holds the master's process id, and proves by a lock that the master lives.
+
+A lock cannot go stale: it goes with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from termproxy.errors import StartError
+
+
+class Pidfile:
+    """Taken when made; StartError when another master holds it or the path is not a plain file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # O_NONBLOCK: opening a FIFO that somebody left here must not wait for its other end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise StartError(f"pidfile {path}: {_why(path, error)}") from None
+        try:
+            self._take()
+        except StartError:
+            os.close(self._fd)
+            raise
+
+    def _take(self) -> None:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise StartError(f"pidfile {self.path}: not a plain file of its own; remove it")
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            raise StartError(
+                f"pidfile {self.path}: termproxy is already running as process {owner or '?'}"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def remove(self) -> None:
+        """At the master's end: unlink the file if it still is ours, then let go of the lock."""
+        try:
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._fd)):
+                os.unlink(self.path)  # noqa: PTH108 - beside lstat, which pathlib would spread out
+        except OSError:
+            pass  # the folder is no longer writable for us: the lock goes all the same
+        self.close()
+
+    def close(self) -> None:
+        """In a worker: the file is the master's."""
+        os.close(self._fd)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return "it is a symbolic link; name a plain file"
+    return error.strerror or str(error)

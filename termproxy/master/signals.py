@@ -1,0 +1,65 @@
+"""Turn asynchronous signals into something the master's loop can read.
+
+The Python-level handler is empty: it may run between any two bytecodes, and logging or locking there
+can deadlock.  The wake-up pipe carries the number (signal.set_wakeup_fd).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WATCHED = (
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    # Not ours yet, and not to die of: they are logged.
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+class SignalInbox:
+    """Owns the wake-up pipe and the handlers; `fd` is readable when a signal has come."""
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for signum in WATCHED:
+            signal.signal(signum, _nothing)
+
+    def read(self) -> list[signal.Signals]:
+        """The signals since the last call, in order; never blocks."""
+        try:
+            return [signal.Signals(number) for number in os.read(self.fd, 4096)]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        """Back to how a new process finds it, in the child of a fork as in the master at its end."""
+        signal.set_wakeup_fd(-1)
+        for signum in WATCHED:
+            signal.signal(signum, signal.SIG_DFL)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+
+def _nothing(signum: int, frame: object) -> None:
+    pass
+
+
+@contextmanager
+def signals_blocked() -> Iterator[set[signal.Signals]]:
+    """Around a fork: the child must reset its handlers before one can run.  Gives the mask before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield {signal.Signals(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

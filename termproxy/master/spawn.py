@@ -1,0 +1,141 @@
+"""Fork a worker: the only os.fork() there is.
+
+At the fork the master has one thread and no gevent hub, so the child begins alone.  Before it touches
+a client it gives up, in this order: the master's signals, the master's descriptors, its rights, the
+right to gain new ones, and the means to be read by others of its user.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from termproxy.errors import TermproxyError
+from termproxy.master.generation import User
+from termproxy.master.signals import signals_blocked
+from termproxy.worker.main import Assignment, Worker, has_hub
+
+log = logging.getLogger("worker")
+
+READY = b"\0"  # a worker's first word on its startup pipe; anything else says why it failed
+CANNOT_START = 3  # the exit status of a worker that never was ready
+REASON_MAX = 4096  # bytes
+
+# prctl(2)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def spawn(
+    assignment: Assignment, user: User | None, leave_master: Callable[[], None]
+) -> tuple[int, int]:
+    """Fork a worker: its pid, and the read end of its startup pipe.
+
+    `leave_master` closes, in the child, what belongs to the master alone.
+    """
+    if has_hub() or threading.active_count() != 1:
+        raise RuntimeError("the master has a gevent hub or a second thread: forking is not safe")
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    master = os.getpid()
+    gc.freeze()  # what is shared now stays shared: the collector will not write to it
+    with signals_blocked() as mask:
+        pid = os.fork()  # noqa: TID251 - the place that the ban points to
+        if pid == 0:
+            _become_worker(assignment, user, leave_master, write_fd, master, mask)
+    os.close(write_fd)
+    return pid, read_fd
+
+
+def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it is handed
+    assignment: Assignment,
+    user: User | None,
+    leave_master: Callable[[], None],
+    startup_fd: int,
+    master: int,
+    mask: set[signal.Signals],
+) -> NoReturn:
+    """Live as a worker, and exit without running what the master has set up for its own exit."""
+    status = CANNOT_START
+    try:
+        leave_master()
+        keep = {0, 1, 2, startup_fd, *(sock.fileno() for _, sock, _ in assignment.listeners)}
+        if assignment.access_log is not None:
+            keep.add(assignment.access_log.fd)
+        _close_all_but(keep)
+        faulthandler.enable()  # a hung worker is aborted, and says where it hung
+        # Making the loop imports modules, which `user` perhaps may not read.
+        worker = Worker(assignment, lambda: _tell(startup_fd, READY))
+        _give_up_rights(user)
+        _die_with(master)
+        for signum in (signal.SIGINT, signal.SIGHUP):  # the terminal's; the master decides
+            signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        worker.run()
+        status = 0
+    except TermproxyError as error:
+        _tell(startup_fd, str(error).encode())
+    except BaseException as error:
+        log.exception("the worker failed; please report this")
+        _tell(startup_fd, f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(status)
+
+
+def _tell(fd: int, message: bytes) -> None:
+    try:
+        os.write(fd, message[:REASON_MAX])
+        os.close(fd)
+    except OSError:
+        pass  # told already: the pipe is closed once the worker was ready
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close what we inherited from whoever started the master, too."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - all names before the first close
+        if int(name) not in keep:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor of the listing itself
+
+
+def _give_up_rights(user: User | None) -> None:
+    """Become `user`, for good, and prove it."""
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        try:
+            os.setuid(0)
+        except PermissionError:
+            pass
+        else:
+            raise RuntimeError("the worker could become root again")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    # Keys are in this memory: no core file, and no other process of the same user may look in.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _die_with(master: int) -> None:
+    """When the master dies, drain.  Set after the change of user, which clears it (prctl(2))."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != master:
+        raise RuntimeError("the master died while this worker was being made")
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
