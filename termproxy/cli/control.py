@@ -1,0 +1,130 @@
+"""`termproxy stop` and `termproxy status`: ask a running master, over its control socket."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from termproxy.config.load import FileSource, absolute, load
+from termproxy.errors import ControlError
+
+DEFAULT_CONFIG = Path("/etc/termproxy/termproxy.toml")
+ANSWER_MAX = 1 << 24  # bytes
+ANSWER_TIMEOUT = 10.0  # seconds; a stop takes as long as the drain, and has none
+
+PATH = click.Path(path_type=Path)
+CONTROL = click.option("--control", type=PATH, help="The master's control socket.")
+CONFIG = click.option(
+    "-c", "--config", "file", type=PATH, help=f"Where `control` is set [default: {DEFAULT_CONFIG}]."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+@click.option("--now", is_flag=True, help="At once: do not wait for open connections.")
+def stop(control: Path | None, file: Path | None, as_json: bool, now: bool) -> None:  # noqa: FBT001
+    """Drain and stop a running termproxy, and wait until it has."""
+    answer = ask(control_path(control, file), {"verb": "stop", "now": now}, timeout=None)
+    click.echo(orjson.dumps(answer) if as_json else f"stopped (process {answer['pid']})")
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+def status(control: Path | None, file: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """What a running termproxy serves, and how its workers are."""
+    answer = ask(control_path(control, file), {"verb": "status"}, timeout=ANSWER_TIMEOUT)
+    if as_json:
+        click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
+    else:
+        show_status(answer, Console())
+
+
+def show_status(answer: dict[str, Any], console: Console) -> None:
+    totals = answer["totals"]
+    console.print(
+        f"termproxy {answer['version']}, process {answer['pid']}, {answer['state']}, "
+        f"generation {answer['generation']}, up {answer['uptime_seconds']:.0f} s",
+        highlight=False,
+    )
+    for frontend in answer["frontends"]:
+        listen = ", ".join(frontend["listen"])
+        line = f"{frontend['name']}: {listen} to {frontend['cluster']}"
+        console.print(line, highlight=False, markup=False)
+    if answer["last_reload"]:
+        reload = answer["last_reload"]
+        outcome = "done" if reload["ok"] else "refused"
+        line = f"last reload {reload['at']}: {outcome}; {reload['detail']}"
+        console.print(line, highlight=False, markup=False)
+    columns = (
+        "pid",
+        "slot",
+        "generation",
+        "state",
+        "connections",
+        "accepted",
+        "handshakes",
+        "handshakes_failed",
+    )
+    table = Table(*(column.replace("_", " ") for column in columns))
+    for worker in answer["workers"]:
+        table.add_row(*(str(worker[column]) for column in columns))
+    console.print(table)
+    console.print(
+        f"since the start: {totals['accepted']} accepted, {totals['handshakes']} handshakes "
+        f"({totals['handshakes_resumed']} resumed), {totals['handshakes_failed']} failed, "
+        f"{totals['bytes_from_clients']} bytes from clients, "
+        f"{totals['bytes_from_backends']} from backends",
+        highlight=False,
+    )
+
+
+def control_path(control: Path | None, file: Path | None) -> Path:
+    """The socket to speak to; ControlError when nobody says where it is."""
+    if control is not None:
+        return control
+    file = file or DEFAULT_CONFIG
+    if not file.exists():
+        raise ControlError(f"{file} does not exist; give --control PATH or -c FILE")
+    path = load(FileSource.read(absolute(file))).control
+    if path is None:
+        raise ControlError(f"{file} sets no control socket; stop it with the TERM signal instead")
+    return path
+
+
+def ask(path: Path, question: dict[str, Any], *, timeout: float | None) -> dict[str, Any]:
+    """The master's answer.  ControlError when it does not answer, or refuses."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(timeout)
+            sock.connect(str(path))
+            sock.sendall(orjson.dumps(question) + b"\n")
+            received = _read_line(sock)
+    except OSError as error:
+        raise ControlError(f"no termproxy answers at {path}: {error.strerror or error}") from None
+    if not received:
+        raise ControlError(f"{path}: hung up without an answer")
+    answer: dict[str, Any] = orjson.loads(received)
+    if "error" in answer:
+        raise ControlError(f"{path}: {answer['error']}")
+    return answer
+
+
+def _read_line(sock: socket.socket) -> bytes:
+    received = b""
+    while not received.endswith(b"\n") and len(received) < ANSWER_MAX:
+        piece = sock.recv(65536)
+        if not piece:
+            break
+        received += piece
+    return received
