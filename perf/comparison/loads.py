@@ -1,0 +1,110 @@
+"""The operations measured: one row each, with how it is loaded and what it should cost.
+
+A target is about the first quantity a load shows.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from comparison.idle import IdleConnections
+from comparison.processes import Running
+from comparison.wrk import Wrk
+
+KIB = 1024
+
+
+class Tool(Protocol):
+    """A way to load a server for a while."""
+
+    def measure(self, subject: Running, seconds: float) -> dict[str, float]:
+        """Return figures by quantity name; raises MeasurementError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A figure as a report shows it: stored in seconds and bytes, shown times `scale`."""
+
+    name: str
+    title: str
+    unit: str
+    scale: float = 1.0
+    less_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What to reach: a ratio to the best peer and, for some, a figure of one's own."""
+
+    ratio: float
+    at_most: float | None = None
+
+    def is_met(self, ratio: float, value: float) -> bool:
+        return ratio <= self.ratio and (self.at_most is None or value <= self.at_most)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    name: str
+    title: str
+    tool: Tool
+    shows: tuple[Quantity, ...]
+    certificate: Literal["ecdsa", "rsa"] = "ecdsa"
+    target: Target | None = None
+    # Whether each measurement wants processes that have served nobody yet.
+    fresh_processes: bool = False
+
+
+CPU = Quantity(name="cpu", title="CPU", unit="µs/op", scale=1e6)
+CPU_PER_MIB = Quantity(name="cpu", title="CPU", unit="ms/MiB", scale=1e3)
+RATE = Quantity(name="rate", title="rate", unit="op/s", less_is_better=False)
+MIB_RATE = Quantity(name="rate", title="rate", unit="MiB/s", less_is_better=False)
+P50 = Quantity(name="p50", title="p50", unit="ms", scale=1e3)
+P99 = Quantity(name="p99", title="p99", unit="ms", scale=1e3)
+PER_CONNECTION = Quantity(name="per_connection", title="PSS each", unit="KiB", scale=1 / KIB)
+AT_START = Quantity(name="at_start", title="PSS at start", unit="MiB", scale=1 / KIB**2)
+
+LOADS = (
+    Load(
+        name="keepalive",
+        title="keep-alive request, 13 bytes",
+        tool=Wrk(path="/small", connections=64),
+        shows=(CPU, RATE, P50, P99),
+        target=Target(ratio=1.15),
+    ),
+    Load(
+        name="response-10k",
+        title="keep-alive request, 10 KiB",
+        tool=Wrk(path="/10k", connections=64),
+        shows=(CPU, RATE),
+    ),
+    Load(
+        name="handshake-rsa",
+        title="full handshake, RSA-2048",
+        tool=Wrk(path="/small", connections=32, full_handshakes=True),
+        shows=(CPU, RATE),
+        certificate="rsa",
+        target=Target(ratio=1.10),
+    ),
+    Load(
+        name="handshake-ecdsa",
+        title="full handshake, ECDSA P-256",
+        tool=Wrk(path="/small", connections=32, full_handshakes=True),
+        shows=(CPU, RATE),
+        target=Target(ratio=1.10),
+    ),
+    Load(
+        name="bulk",
+        title="bulk, 1 MiB answers",
+        tool=Wrk(path="/1m", connections=8),
+        shows=(CPU_PER_MIB, MIB_RATE),
+        target=Target(ratio=0.85),
+    ),
+    Load(
+        name="memory",
+        title="idle connection (of 1,000)",
+        tool=IdleConnections(connections=1000, path="/small"),
+        shows=(PER_CONNECTION, AT_START),
+        target=Target(ratio=1.0, at_most=16 * KIB),
+        fresh_processes=True,
+    ),
+)

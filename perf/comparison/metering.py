@@ -1,0 +1,92 @@
+"""What serving processes use: CPU time and memory, read from the kernel.
+
+CPU time is user plus system time of every serving process, master and workers,
+by each one's own CPU clock (clock_getcpuclockid(3)): nanoseconds, all threads,
+those that have ended too.  The hundredths of a second in /proc/PID/stat would be
+one percent of a measurement of a second.
+"""
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LIBC = ctypes.CDLL(None)
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class MeasurementError(Exception):
+    """Something went wrong meanwhile, so the figures would mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used between two readings."""
+
+    seconds: float
+    cpu_seconds: float
+    # The part of the serving core's time that went to processes not measured.
+    others: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Clocks read together at one moment."""
+
+    pids: tuple[int, ...]
+    wall: float
+    cpu: float
+    core_busy: float
+
+
+def serving_pids(root: int) -> tuple[int, ...]:
+    """Return the started process and all its descendants."""
+    master = psutil.Process(root)
+    return (root, *sorted(child.pid for child in master.children(recursive=True)))
+
+
+def read(root: int, core: int) -> Reading:
+    try:
+        pids = serving_pids(root)
+        cpu = sum(cpu_seconds(pid) for pid in pids)
+    except (psutil.Error, ProcessLookupError) as error:
+        raise MeasurementError(f"a serving process has ended: {error}") from error
+    return Reading(pids, time.perf_counter(), cpu, core_busy_seconds(core))
+
+
+def usage_between(before: Reading, after: Reading) -> Usage:
+    if before.pids != after.pids:
+        raise MeasurementError(f"serving processes changed: {before.pids}, {after.pids}")
+    seconds = after.wall - before.wall
+    cpu = after.cpu - before.cpu
+    busy = after.core_busy - before.core_busy
+    return Usage(seconds, cpu, max(0.0, (busy - cpu) / seconds))
+
+
+def cpu_seconds(pid: int) -> float:
+    clock = ctypes.c_int()
+    if problem := LIBC.clock_getcpuclockid(pid, ctypes.byref(clock)):
+        raise ProcessLookupError(problem, os.strerror(problem))
+    try:
+        return time.clock_gettime(clock.value)
+    except OSError as error:
+        raise ProcessLookupError(*error.args) from error
+
+
+def core_busy_seconds(core: int) -> float:
+    """Return how long a core has not been idle since boot; stolen time counts."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
+
+
+def proportional_bytes(root: int) -> int:
+    """Return the PSS of the serving processes: shared pages count once in all."""
+    try:
+        return sum(psutil.Process(pid).memory_full_info().pss for pid in serving_pids(root))
+    except psutil.Error as error:
+        raise MeasurementError(f"a serving process has ended: {error}") from error

@@ -1,0 +1,159 @@
+"""The servers compared, and the backend behind all of them.
+
+Each row is data: a command and a configuration with `$placeholders`, filled in
+by `processes.start`.  Peers get what their own documentation advises for
+production: TLS 1.2 and 1.3, one worker or thread, an accept queue of 4096, no
+logs per connection, an unprivileged user.  All else is left at its default.
+
+The first name in SERVERS is the one the others are compared with.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One program that serves, and how to start, ask and stop it."""
+
+    name: str
+    command: str
+    version: str
+    config: str = ""
+    config_as_root: str = ""
+    stop_signal: signal.Signals = signal.SIGTERM
+    speaks_tls: bool = True
+
+    def command_for(self, places: dict[str, str]) -> list[str]:
+        return [Template(word).substitute(places) for word in self.command.split()]
+
+    def version_command(self, termproxy: Path) -> list[str]:
+        return [Template(word).substitute(termproxy=termproxy) for word in self.version.split()]
+
+    def config_for(self, places: dict[str, str]) -> str:
+        # Only root can give up its rights; run by anybody else, peers stay who they are.
+        text = self.config + (self.config_as_root if os.geteuid() == 0 else "")
+        return Template(text).substitute(places)
+
+
+TERMPROXY = Server(
+    name="termproxy",
+    command="$termproxy run --listen 127.0.0.1:$port --cert $pem"
+    " --backend 127.0.0.1:$backend_port --mode tcp --workers 1",
+    version="$termproxy --version",
+    # TERM drains, which waits for connections that a load has left open.
+    stop_signal=signal.SIGINT,
+)
+
+HITCH = Server(
+    name="hitch",
+    command="hitch --config=$config",
+    version="hitch --version",
+    config="""\
+frontend = "[127.0.0.1]:$port"
+backend = "[127.0.0.1]:$backend_port"
+pem-file = "$pem"
+workers = 1
+backlog = 4096
+tls-protos = TLSv1.2 TLSv1.3
+log-level = 0
+daemon = off
+""",
+    config_as_root="""\
+user = "_hitch"
+group = "_hitch"
+""",
+)
+
+NGINX_STREAM = Server(
+    name="nginx-stream",
+    command="nginx -e $directory/nginx-stream.error -c $config",
+    version="nginx -v",
+    config="""\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+pid $directory/$port.pid;
+error_log $directory/nginx-stream.error;
+worker_processes 1;
+events { worker_connections 8192; }
+stream {
+    access_log off;
+    server {
+        listen 127.0.0.1:$port ssl backlog=4096;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_certificate $chain;
+        ssl_certificate_key $key;
+        tcp_nodelay on;
+        proxy_pass 127.0.0.1:$backend_port;
+    }
+}
+""",
+    config_as_root="user www-data;\n",
+)
+
+HAPROXY = Server(
+    name="haproxy",
+    command="haproxy -db -f $config",
+    version="haproxy -v",
+    config="""\
+global
+    nbthread 1
+    maxconn 4096
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode tcp
+    maxconn 4096
+    backlog 4096
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+frontend clients
+    bind 127.0.0.1:$port ssl crt $pem
+    default_backend web
+backend web
+    server web 127.0.0.1:$backend_port
+""",
+    config_as_root="""\
+global
+    user haproxy
+    group haproxy
+""",
+)
+
+SERVERS = (TERMPROXY, HITCH, NGINX_STREAM, HAPROXY)
+
+# One nginx answers for all of them, so quickly that it is never what is measured.
+BACKEND = Server(
+    name="backend",
+    command="nginx -e $directory/backend.error -c $config",
+    version="nginx -v",
+    speaks_tls=False,
+    config="""\
+daemon off;
+pid $directory/backend.pid;
+error_log $directory/backend.error;
+worker_processes 1;
+events { worker_connections 8192; }
+http {
+    access_log off;
+    sendfile on;
+    tcp_nodelay on;
+    keepalive_requests 1000000000;
+    keepalive_timeout 10m;
+    client_body_temp_path $directory/temporary-body;
+    proxy_temp_path $directory/temporary-proxy;
+    fastcgi_temp_path $directory/temporary-fastcgi;
+    scgi_temp_path $directory/temporary-scgi;
+    uwsgi_temp_path $directory/temporary-uwsgi;
+    server {
+        listen 127.0.0.1:$port backlog=4096;
+        root $directory/www;
+        location = /small { return 200 "hello, world\\n"; }
+    }
+}
+""",
+    config_as_root="user www-data;\n",
+)
