@@ -94,3 +94,10 @@ class TlsError(TermproxyError):
         self.errno = errno
         self.alert = alert
         self.alert_from = alert_from
+
+
+class TruncatedError(TlsError):
+    """The client's socket ended without close_notify: what came may not be all (RFC 8446 §6.1)."""
+
+    def __init__(self) -> None:
+        super().__init__("unexpected eof", 294, 0, None, None)  # SSL_R_UNEXPECTED_EOF_WHILE_READING

@@ -9,4 +9,5 @@ class Outcome(IntEnum):
     WANT_WRITE = -2  # try again when the client's socket is writable
     CLOSED = -3  # the source has ended: close_notify seen, or the backend's end of stream
     SINK_FULL = -4  # not all could be passed on; what is left is in the Scratch
+    TRUNCATED = -6  # the client's socket has ended, without the close_notify that says "that was all"
     MORE = -5  # passed on; call again without waiting for an event

@@ -35,15 +35,29 @@ class Server:
 
     def config_for(self, places: dict[str, str]) -> str:
         # Only root can give up its rights; run by anybody else, peers stay who they are.
-        text = self.config + (self.config_as_root if os.geteuid() == 0 else "")
+        text = (self.config_as_root if os.geteuid() == 0 else "") + self.config
         return Template(text).substitute(places)
 
 
 TERMPROXY = Server(
     name="termproxy",
-    command="$termproxy run --listen 127.0.0.1:$port --cert $pem"
-    " --backend 127.0.0.1:$backend_port --mode tcp --workers 1",
+    command="$termproxy run -c $config",
     version="$termproxy --version",
+    config="""\
+workers = 1
+[log]
+access = "off"
+[limits]
+connections = 4096
+[[frontend]]
+name = "clients"
+listen = ["127.0.0.1:$port"]
+cluster = "web"
+certificates = ["$pem"]
+[cluster.web]
+servers = ["127.0.0.1:$backend_port"]
+""",
+    config_as_root='user = "nobody"\n',
     # TERM drains, which waits for connections that a load has left open.
     stop_signal=signal.SIGINT,
 )

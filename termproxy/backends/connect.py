@@ -56,12 +56,12 @@ class Connecting:
         self._candidates = candidates
         self._settled = settled
         self._on_failure = on_failure
-        self._sock: socket.socket | None = None
+        self._sock: socket.SocketType | None = None
         self._watcher: Any = None
         self.server: Server | None = None
         """The one being tried, or connected to."""
 
-    def advance(self) -> socket.socket | None:
+    def advance(self) -> socket.SocketType | None:
         """A connected socket, now the caller's; None while one is on its way.
 
         BackendError, the last server's, when no server accepts.
@@ -94,11 +94,11 @@ class Connecting:
             self._sock.close()
             self._sock = None
 
-    def _open_next(self) -> socket.socket | None:
+    def _open_next(self) -> socket.SocketType | None:
         for server in self._candidates:
             self.server = server
             try:
-                self._sock = socket.socket(server.address.family, _STREAM)
+                self._sock = socket.SocketType(server.address.family, _STREAM)
                 if not server.address.is_unix:
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -107,7 +107,7 @@ class Connecting:
             return self._sock
         return None
 
-    def _is_connected(self, sock: socket.socket) -> bool:
+    def _is_connected(self, sock: socket.SocketType) -> bool:
         """Ask the kernel, by connect() itself; OSError when the answer is no."""
         assert self.server is not None  # noqa: S101 - set with the socket
         sockaddr = self.server.address.sockaddr

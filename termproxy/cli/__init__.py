@@ -5,27 +5,42 @@ Exit codes: 0 done, 1 refused or failed (the reason on standard error), 2 wrong 
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
 from termproxy import __version__
-from termproxy.cli import config, control, demo, run
 from termproxy.errors import ConfigError, TermproxyError
 
+VERBS = {
+    "run": "run",
+    "check": "config",
+    "config": "config",
+    "demo": "demo",
+    "status": "control",
+    "stop": "control",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Verbs(click.Group):
+    """Imports a verb's module when it is asked for: a server carries no code for tables or demos."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"termproxy.cli.{VERBS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="termproxy")
 def termproxy() -> None:
     """Terminate TLS in front of servers that speak plaintext."""
-
-
-termproxy.add_command(run.run)
-termproxy.add_command(config.check)
-termproxy.add_command(config.config)
-termproxy.add_command(control.stop)
-termproxy.add_command(control.status)
-termproxy.add_command(demo.demo)
 
 
 def main() -> None:

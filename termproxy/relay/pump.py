@@ -21,6 +21,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Protocol
 
+from termproxy.errors import TruncatedError
 from termproxy.outcome import Outcome
 
 SCRATCH_SIZE = 256 * 1024  # bytes: what one event moves at most, and one slow reader makes us hold
@@ -61,6 +62,7 @@ class Pump:
         "_move",
         "_on_end",
         "_on_failure",
+        "_opposite",
         "_rest",
         "_scratch",
         "_source",
@@ -73,7 +75,7 @@ class Pump:
         loop: Any,
         scratch: Scratch,
         client: tuple[TlsEnd, int],
-        backend: socket.socket,
+        backend: socket.SocketType,
         callbacks: tuple[Callable[[Pump], None], Callable[[Pump, Exception], None]],
     ) -> None:
         self._loop = loop
@@ -82,6 +84,7 @@ class Pump:
         self._backend = backend
         self._backend_fd = backend.fileno()
         self._on_end, self._on_failure = callbacks
+        self._opposite: Pump
         self._source: Any = None  # the watcher of what we read from
         self._blocked: Any = None  # the watcher of what would not take more
         self._rest: memoryview | None = None
@@ -105,10 +108,12 @@ class Pump:
         """Stop for good.  The sockets are the caller's to close, after this."""
         self.ended = True
         self._rest = None
-        for watcher in (self._source, self._blocked):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
+        if self._source is not None:
+            self._source.stop()
+            self._source.close()
+        if self._blocked is not None:
+            self._blocked.stop()
+            self._blocked.close()
         self._source = self._blocked = None
 
     def _not_moved(self, outcome: int) -> None:
@@ -120,7 +125,10 @@ class Pump:
         elif outcome == Outcome.WANT_WRITE:
             # Reading needs to write first (a key update's answer), and the client's socket is full.
             self._wait_until_writable(self._client_fd)
+        elif outcome == Outcome.TRUNCATED and not self._opposite.ended:
+            self._on_failure(self, TruncatedError())
         else:
+            # Once the client has our "that was all", leaving without its own is no loss: many do.
             self._end()
 
     def _on_more(self) -> None:
@@ -193,7 +201,8 @@ class ToBackend(Pump):
             return Outcome.WANT_WRITE
 
     def _end_sink(self) -> int:
-        self._backend.shutdown(socket.SHUT_WR)
+        if not self._opposite.ended:  # else both sockets are closed next, which says it, too
+            self._backend.shutdown(socket.SHUT_WR)
         return Outcome.DONE
 
 
@@ -212,3 +221,17 @@ class ToClient(Pump):
 
     def _end_sink(self) -> int:
         return self._tls.shutdown()
+
+
+def relay(
+    loop: Any,
+    scratch: Scratch,
+    client: tuple[TlsEnd, int],
+    backend: socket.SocketType,
+    callbacks: tuple[Callable[[Pump], None], Callable[[Pump, Exception], None]],
+) -> tuple[ToBackend, ToClient]:
+    """The two pumps of a connection, not started yet."""
+    to_backend = ToBackend(loop, scratch, client, backend, callbacks)
+    to_client = ToClient(loop, scratch, client, backend, callbacks)
+    to_backend._opposite, to_client._opposite = to_client, to_backend  # noqa: SLF001
+    return to_backend, to_client

@@ -94,6 +94,7 @@ cdef extern from "openssl/ssl.h":
         SSL_ERROR_WANT_READ
         SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
+        SSL_ERROR_SSL
         SSL_ERROR_SYSCALL
         SSL_SESS_CACHE_OFF
         SSL_CLIENT_HELLO_SUCCESS
@@ -187,6 +188,7 @@ cdef enum:
     _CLOSED = -3
     _SINK_FULL = -4
     _MORE = -5
+    _TRUNCATED = -6
     # Never a result: tells Cython to look whether an exception is set.
     _RAISED = -100
 
@@ -467,6 +469,7 @@ cdef class Connection:
     cdef int _alert
     cdef bint _alert_from_client
     cdef object _callback_error, _held_error
+    cdef int _held_end
     cdef readonly Context context
     """The context in force: the one given, or the one that on_client_hello chose."""
     cdef Context _first_context
@@ -526,7 +529,7 @@ cdef class Connection:
         if count > 0:
             self.plaintext_read += count
             return count
-        return self._outcome(count)
+        return self._read_outcome(count)
 
     def write(self, buffer not None) -> int:
         """Encrypt and send: how many bytes were taken (perhaps not all), or WANT_WRITE.
@@ -561,6 +564,8 @@ cdef class Connection:
         if self._held_error is not None:
             error, self._held_error = self._held_error, None
             raise error
+        if self._held_end:
+            return self._held_end
         while total < scratch.size:
             count = SSL_read(self.ssl, scratch.memory + total, scratch.size - total)
             if count <= 0:
@@ -573,12 +578,15 @@ cdef class Connection:
         state = _WANT_READ
         if count <= 0:
             try:
-                state = self._outcome(count)
+                state = self._read_outcome(count)
             except TlsError as failure:
                 if total == 0:
                     raise
-                self._held_error = failure  # what came before it is passed on first
+                # What came before the failure, or the end, is passed on first.
+                self._held_error = failure
                 state = _MORE
+            if state == _CLOSED or state == _TRUNCATED:
+                self._held_end = state
         elif SSL_has_pending(self.ssl):
             state = _MORE
         if total == 0:
@@ -703,6 +711,16 @@ cdef class Connection:
         if ERR_peek_error():
             ERR_clear_error()  # someone else's: SSL_get_error would take it for ours
         return 0
+
+    cdef int _read_outcome(self, int result) except _RAISED:
+        """As _outcome(); but that clients leave without close_notify is routine, and no exception."""
+        cdef int error = SSL_get_error(self.ssl, result)
+        if (error == SSL_ERROR_SYSCALL and not ERR_peek_error() and errno == 0) or (
+                error == SSL_ERROR_SSL
+                and ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING):
+            ERR_clear_error()
+            return _TRUNCATED
+        return self._outcome(result)
 
     cdef int _outcome(self, int result) except _RAISED:
         """What an operation's failure means: a constant, or the exception it raises."""

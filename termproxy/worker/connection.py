@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import struct
 from datetime import timedelta
@@ -28,7 +29,7 @@ from termproxy.errors import BackendError, Fault, TlsError
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
-from termproxy.relay.pump import Pump, Ready, ToBackend, ToClient
+from termproxy.relay.pump import Pump, Ready, relay
 from termproxy.tls._openssl import Connection
 from termproxy.tls.failures import explain
 from termproxy.worker.shared import Frontend, Shared
@@ -72,7 +73,6 @@ class ClientConnection:
         "_backend",
         "_backend_lost",
         "_bytes_seen",
-        "_client",
         "_connected",
         "_connecting",
         "_fd",
@@ -83,7 +83,6 @@ class ClientConnection:
         "_readable",
         "_server",
         "_shared",
-        "_sock",
         "_tls",
         "_to_backend",
         "_to_client",
@@ -93,18 +92,17 @@ class ClientConnection:
         "phase",
     )
 
-    def __init__(self, shared: Shared, frontend: Frontend, sock: socket.socket, peer: Any) -> None:
+    def __init__(self, shared: Shared, frontend: Frontend, fd: int, peer: Any) -> None:
         self._shared = shared
         self._frontend = frontend
-        self._sock = sock
+        self._fd = fd  # ours to close; a socket object would cost more than it does for us
         self._peer = peer
-        self._fd = sock.fileno()
         self._tls = Connection(frontend.context, self._fd)
         self._readable: Any = shared.loop.io(self._fd, Ready.READABLE)
         self._writable: Any = None
         self._connecting: Connecting | None = None
         self._server: Server | None = None
-        self._backend: socket.socket | None = None
+        self._backend: socket.SocketType | None = None
         self._backend_lost: OSError | None = None
         self._to_backend: Pump | None = None
         self._to_client: Pump | None = None
@@ -187,8 +185,8 @@ class ClientConnection:
         self._tls.close()
         try:
             if last_words:
-                self._sock.send(last_words)
-            self._sock.shutdown(socket.SHUT_WR)
+                os.write(self._fd, last_words)
+            _shut_down_writing(self._fd)
         except OSError:  # the client has gone: nothing to linger for
             self.close()
             return
@@ -198,7 +196,7 @@ class ClientConnection:
 
     def _on_last_bytes(self) -> None:
         try:
-            if not self._sock.recv(LINGER_READ):
+            if not os.read(self._fd, LINGER_READ):
                 self.close()
         except BlockingIOError:
             pass
@@ -238,7 +236,7 @@ class ClientConnection:
 
     # Relay.
 
-    def _relay(self, backend: socket.socket) -> None:
+    def _relay(self, backend: socket.SocketType) -> None:
         assert self._connecting is not None  # noqa: S101 - of the phase before
         shared = self._shared
         self.phase = Phase.RELAYING
@@ -248,8 +246,9 @@ class ClientConnection:
         shared.deadlines.set(self, now + shared.timeouts.idle / IDLE_CHECKS)
         client = (self._tls, self._fd)
         callbacks = (self._on_end, self._on_relay_failure)
-        self._to_client = ToClient(shared.loop, shared.scratch, client, backend, callbacks)
-        self._to_backend = ToBackend(shared.loop, shared.scratch, client, backend, callbacks)
+        self._to_backend, self._to_client = relay(
+            shared.loop, shared.scratch, client, backend, callbacks
+        )
         self._to_client.start(shared.loop.io(backend.fileno(), Ready.READABLE))
         readable, self._readable = self._readable, None
         self._to_backend.start(readable)
@@ -285,8 +284,8 @@ class ClientConnection:
         assert self._to_client is not None  # noqa: S101 - of this phase
         assert self._to_backend is not None  # noqa: S101 - of this phase
         failure = explain(error)
-        if self._to_client.ended and failure.reason in ("client_closed", "client_reset"):
-            # It had our close_notify, and leaves without its own, as many do: it lost nothing.
+        if self._to_client.ended and failure.reason == "client_reset":
+            # It had our close_notify, and hangs up on us: it lost nothing.
             self._report("done", Fault.NONE)
         else:
             self._report(
@@ -376,7 +375,7 @@ class ClientConnection:
         self._to_backend = self._to_client = self._connecting = None
         self._readable = self._writable = None
         self._tls.close()
-        self._sock.close()
+        os.close(self._fd)
         if self._backend is not None:
             self._backend.close()
         shared.deadlines.forget(self)
@@ -433,6 +432,14 @@ class ClientConnection:
     def _client_name(self) -> str:
         host, port = self._peer[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _shut_down_writing(fd: int) -> None:
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    finally:
+        sock.detach()
 
 
 _OPEN = int(Column.OPEN)
