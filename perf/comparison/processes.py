@@ -16,7 +16,7 @@ from pathlib import Path
 from comparison.clients import AnswerError, ask, connect, tls_context
 from comparison.machine import Cores
 from comparison.metering import serving_pids
-from comparison.servers import Server
+from comparison.servers import CIPHERSUITES, Server
 from comparison.site import Certificate, Site
 
 READY_TIMEOUT = 15.0
@@ -92,6 +92,7 @@ class Starter:
             "chain": str(certificate.chain),
             "key": str(certificate.key),
             "pem": str(certificate.pem),
+            "ciphersuites": CIPHERSUITES,
         }
 
 

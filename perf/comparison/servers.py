@@ -3,7 +3,8 @@
 Each row is data: a command and a configuration with `$placeholders`, filled in
 by `processes.start`.  Peers get what their own documentation advises for
 production: TLS 1.2 and 1.3, one worker or thread, an accept queue of 4096, no
-logs per connection, an unprivileged user.  All else is left at its default.
+logs per connection, an unprivileged user, and the cipher suites in one order, so
+that all do the same work.  All else is left at its default.
 
 The first name in SERVERS is the one the others are compared with.
 """
@@ -13,6 +14,10 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+
+
+# TLS 1.3's, in termproxy's default order; every server's own order decides.
+CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,8 @@ pem-file = "$pem"
 workers = 1
 backlog = 4096
 tls-protos = TLSv1.2 TLSv1.3
+ciphersuites = "$ciphersuites"
+prefer-server-ciphers = on
 log-level = 0
 daemon = off
 """,
@@ -98,6 +105,8 @@ stream {
     server {
         listen 127.0.0.1:$port ssl backlog=4096;
         ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_prefer_server_ciphers on;
+        ssl_conf_command Ciphersuites $ciphersuites;
         ssl_certificate $chain;
         ssl_certificate_key $key;
         tcp_nodelay on;
@@ -117,6 +126,7 @@ global
     nbthread 1
     maxconn 4096
     ssl-default-bind-options ssl-min-ver TLSv1.2
+    ssl-default-bind-ciphersuites $ciphersuites
 defaults
     mode tcp
     maxconn 4096
