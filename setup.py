@@ -37,8 +37,10 @@ class BuildExt(build_ext):
             raise missing("the C library's headers are missing", "libc6-dev", "glibc-devel")
         if not Path(sysconfig.get_path("include"), "Python.h").is_file():
             raise missing("Python's headers are missing", "python3-dev", "python3-devel")
-        if not self._compiles("#include <openssl/ssl.h>\n"):
-            where = f" under {PREFIX}" if PREFIX else ""
+        where = f" under {PREFIX}" if PREFIX else ""
+        if (PREFIX and not Path(PREFIX, "include/openssl/ssl.h").is_file()) or not self._compiles(
+            "#include <openssl/ssl.h>\n"
+        ):
             raise missing(f"OpenSSL's headers are missing{where}", "libssl-dev", "openssl-devel")
         if not self._compiles(OPENSSL_3):
             raise missing("OpenSSL is older than 3.0", "libssl-dev", "openssl-devel")

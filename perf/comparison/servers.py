@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-
 # TLS 1.3's, in termproxy's default order; every server's own order decides.
 CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 

@@ -111,7 +111,6 @@ class Arbiter:
         checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now())
         config = checked.config
         logs.set_up(config.log.level)
-        _raise_descriptor_limit(config.limits.connections)
         self._inbox = SignalInbox()
         self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
         try:
@@ -127,12 +126,16 @@ class Arbiter:
     def _loop(self) -> int:
         next_tick = clock.monotonic()
         while self._exit_status is None:
-            for key, _ in self._selector.select(max(0.0, next_tick - clock.monotonic())):
-                key.data(clock.monotonic())
-            now = clock.monotonic()
-            if now >= next_tick:
-                next_tick = now + TICK
-                self._tick(now)
+            try:
+                for key, _ in self._selector.select(max(0.0, next_tick - clock.monotonic())):
+                    key.data(clock.monotonic())
+                now = clock.monotonic()
+                if now >= next_tick:
+                    next_tick = now + TICK
+                    self._tick(now)
+            except Exception:
+                # A bug in here must not take the workers with it: they go on serving.
+                log.exception("the master stumbled; please report this")
         return self._exit_status
 
     def _tick(self, now: float) -> None:
@@ -222,6 +225,7 @@ class Arbiter:
     def _begin(self, generation: Generation) -> None:
         """Bring a generation's workers up.  StartError when an address cannot be had."""
         config = generation.config
+        _raise_descriptor_limit(config.limits.connections)
         workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
         addresses = [address for _, address in generation.addresses()]
         try:
@@ -333,8 +337,9 @@ class Arbiter:
 
     def _on_word(self, pid: int, now: float) -> None:
         """A worker says that it is ready, or why it never will be."""
-        child = self._children[pid]
-        assert child.startup_fd is not None  # noqa: S101 - it just was readable
+        child = self._children.get(pid)
+        if child is None or child.startup_fd is None:
+            return  # it was reaped in the same turn of the loop, and its last words read then
         said = os.read(child.startup_fd, REASON_MAX)
         child.said += said
         if not said or child.said == READY:

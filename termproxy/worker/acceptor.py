@@ -75,26 +75,32 @@ class Listener:
     def close(self) -> None:
         """Take who is waiting already, then let go; others may go on with the same socket."""
         if self._watching:
-            self._on_clients()
+            while self._accept_some():
+                pass
         self.watch(False)
         self._watcher.close()
         self._sock.close()
 
     def _on_clients(self) -> None:
+        self._accept_some()
+
+    def _accept_some(self) -> bool:
+        """Accept a batch; whether more may be waiting, and may be taken."""
         for _ in range(BATCH):
             if not self._acceptor.has_room():
-                return
+                return False
             try:
                 # accept() would also make a socket object: two system calls and 5 µs a client.
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _CLIENT_GONE:
                     continue
                 self._acceptor.pause(error)
-                return
+                return False
             self._take(fd, peer)
+        return True
 
     def _take(self, fd: int, peer: Any) -> None:
         try:
@@ -126,10 +132,11 @@ class Acceptor:
         self._listeners.append(Listener(self, frontend, sock, slot))
 
     def tick(self, now: float) -> None:
-        """Say that our slot is watched, and look after those that are not."""
+        """Say that our slot is watched, when it is, and look after those that are not."""
         if self._stopped:
             return
-        self._beats[self._slot] = int(now * NANOSECONDS)
+        if not self._full and now >= self._paused_until:
+            self._beats[self._slot] = int(now * NANOSECONDS)
         self._watch(now)
 
     def stop(self) -> None:
