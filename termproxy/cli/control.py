@@ -51,42 +51,44 @@ def status(control: Path | None, file: Path | None, as_json: bool) -> None:  # n
 
 
 def show_status(answer: dict[str, Any], console: Console) -> None:
-    totals = answer["totals"]
-    console.print(
+    """The master's answer for a person's eyes."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    say(
         f"termproxy {answer['version']}, process {answer['pid']}, {answer['state']}, "
-        f"generation {answer['generation']}, up {answer['uptime_seconds']:.0f} s",
-        highlight=False,
+        f"generation {answer['generation']}, up {answer['uptime_seconds']:.0f} s"
     )
     for frontend in answer["frontends"]:
-        listen = ", ".join(frontend["listen"])
-        line = f"{frontend['name']}: {listen} to {frontend['cluster']}"
-        console.print(line, highlight=False, markup=False)
+        say(f"{frontend['name']}: {', '.join(frontend['listen'])} to {frontend['cluster']}")
     if answer["last_reload"]:
         reload = answer["last_reload"]
         outcome = "done" if reload["ok"] else "refused"
-        line = f"last reload {reload['at']}: {outcome}; {reload['detail']}"
-        console.print(line, highlight=False, markup=False)
-    columns = (
-        "pid",
-        "slot",
-        "generation",
-        "state",
-        "connections",
-        "accepted",
-        "handshakes",
-        "handshakes_failed",
-    )
-    table = Table(*(column.replace("_", " ") for column in columns))
+        say(f"last reload {reload['at']}: {outcome}; {reload['detail']}")
+    table = Table(*WORKER_COLUMNS.values())
     for worker in answer["workers"]:
-        table.add_row(*(str(worker[column]) for column in columns))
+        table.add_row(*(str(worker[column]) for column in WORKER_COLUMNS))
     console.print(table)
-    console.print(
+    totals = answer["totals"]
+    say(
         f"since the start: {totals['accepted']} accepted, {totals['handshakes']} handshakes "
         f"({totals['handshakes_resumed']} resumed), {totals['handshakes_failed']} failed, "
         f"{totals['bytes_from_clients']} bytes from clients, "
-        f"{totals['bytes_from_backends']} from backends",
-        highlight=False,
+        f"{totals['bytes_from_backends']} from backends"
     )
+
+
+WORKER_COLUMNS = {
+    "pid": "pid",
+    "slot": "slot",
+    "generation": "gen.",
+    "state": "state",
+    "connections": "open",
+    "accepted": "accepted",
+    "handshakes": "handshakes",
+    "handshakes_failed": "failed",
+}
 
 
 def control_path(control: Path | None, file: Path | None) -> Path:
