@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from termproxy.config import checks
-from termproxy.config.schema import BadValue, Config, key_of, keys_of, kind_of
+from termproxy.config.schema import BadValue, Config, Frontend, key_of, keys_of, kind_of
 from termproxy.errors import ConfigError, Problem
 
 Path_ = tuple[str | int, ...]  # ("frontend", 0, "listen")
@@ -88,24 +88,39 @@ class FlagSource:
         return dotted(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a source gave: a Config, or the problems and the frontends that can be read all the same."""
+
+    config: Config | None
+    frontends: Mapping[int, Frontend]
+    problems: Sequence[Problem]
+
+
 def load(source: Source) -> Config:
     """The Config that `source` writes; ConfigError with every problem in it."""
+    reading = read(source)
+    if reading.config is None:
+        raise ConfigError(reading.problems)
+    return reading.config
+
+
+def read(source: Source) -> Reading:
+    """As load(), for callers that have more to check and want to tell all problems together."""
     reader = _Reader(source)
     config: Config | None = reader.table(Config, source.values, ())
     if config is not None:
         reader.problems += [
             Problem(source.where(path), what, cure) for path, what, cure in checks.problems(config)
         ]
-    if reader.problems:
-        raise ConfigError(reader.problems)
-    assert config is not None  # noqa: S101 - without a config there is a problem
-    return config
+    return Reading(None if reader.problems else config, reader.frontends, reader.problems)
 
 
 class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.problems: list[Problem] = []
+        self.frontends: dict[int, Frontend] = {}
 
     def table(self, cls: type, values: Any, path: Path_) -> Any:
         """An instance of `cls`, or None when something in it was wrong."""
@@ -144,6 +159,8 @@ class _Reader:
             self._problem(path, "not a list of tables", f"write [[{dotted(path)}]]")
             return _BAD
         items = [self.table(cls, item, (*path, index)) for index, item in enumerate(value)]
+        if cls is Frontend:
+            self.frontends = {index: item for index, item in enumerate(items) if item is not None}
         return _BAD if None in items else tuple(items)
 
     def _section_map(self, cls: type, value: Any, path: Path_) -> Any:

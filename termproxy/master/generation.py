@@ -14,11 +14,12 @@ from datetime import datetime
 from termproxy.address import Address
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
-from termproxy.config.load import Source, load
+from termproxy.config.load import Source, read
 from termproxy.config.schema import Config
 from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.errors import ConfigError, Problem
 from termproxy.observability.access_log import AccessLog, open_access_log
+from termproxy.tls._openssl import Context
 from termproxy.tls.certificates import CertificateError, load_certificate
 from termproxy.tls.context import Policy, build_context
 from termproxy.worker.shared import Frontend
@@ -68,25 +69,29 @@ def check(source: Source, *, uid: int, now: datetime) -> Checked:
 
     `uid` is who we run as: only root can become someone else.
     """
-    config = load(source)
-    problems: list[Problem] = []
+    reading = read(source)
+    problems = list(reading.problems)
     warnings: list[str] = []
+    contexts: dict[int, Context] = {}
+    for index, frontend in reading.frontends.items():
+        try:
+            contexts[index] = _context(frontend, warnings, now)
+        except CertificateError as error:
+            where = source.where(("frontend", index, "certificates"))
+            problems.append(Problem(where, str(error), error.cure))
+    config = reading.config
+    user = _user(config, source, uid, problems, warnings) if config is not None else None
+    if config is None or problems:
+        raise ConfigError(problems)
     clusters = {
         name: Cluster(name, [Server(address) for address in cluster.servers])
         for name, cluster in config.clusters.items()
     }
-    frontends = []
-    for index, frontend in enumerate(config.frontends):
-        try:
-            cluster = clusters[frontend.cluster]
-            frontends.append(_frontend(frontend, cluster, warnings, now))
-        except CertificateError as error:
-            where = source.where(("frontend", index, "certificates"))
-            problems.append(Problem(where, str(error), error.cure))
-    user = _user(config, source, uid, problems, warnings)
-    if problems:
-        raise ConfigError(problems)
-    return Checked(config, tuple(frontends), user, tuple(warnings))
+    frontends = tuple(
+        Frontend(frontend.name, contexts[index], clusters[frontend.cluster])
+        for index, frontend in enumerate(config.frontends)
+    )
+    return Checked(config, frontends, user, tuple(warnings))
 
 
 def build(checked: Checked, number: int) -> Generation:
@@ -97,19 +102,18 @@ def build(checked: Checked, number: int) -> Generation:
     )
 
 
-def _frontend(config: FrontendConfig, cluster: Cluster, warnings: list[str], now: datetime) -> Frontend:
+def _context(config: FrontendConfig, warnings: list[str], now: datetime) -> Context:
     files = config.certificates[0]
     certificate = load_certificate(files.chain, files.key)
     warning = certificate.validity_warning(now)
     if warning is not None:
         warnings.append(warning)
     try:
-        context = build_context(certificate, Policy(min_version=config.tls.min_version))
+        return build_context(certificate, Policy(min_version=config.tls.min_version))
     except ValueError as error:
         raise CertificateError(
             f"OpenSSL does not accept {files.chain}: {error}", "use a key of 2048 bit RSA or P-256"
         ) from None
-    return Frontend(config.name, context, cluster)
 
 
 def _user(
