@@ -45,7 +45,7 @@ class Problem:
 
 
 class ConfigError(TermproxyError):
-    """The configuration is refused.  `problems` holds every reason, in the file's order."""
+    """The configuration is refused.  `problems` holds every reason."""
 
     fault = Fault.OPERATOR
 
@@ -71,9 +71,10 @@ class BackendError(TermproxyError):
 
     fault = Fault.BACKEND
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, fault: Fault = Fault.BACKEND) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
+        self.fault = fault
 
 
 class TlsError(TermproxyError):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from termproxy.backends.server import Server
-from termproxy.errors import BackendError
+from termproxy.errors import BackendError, Fault
 
 WRITABLE = 2  # libev's EV_WRITE
 
@@ -40,10 +40,23 @@ _REASONS = {
 }
 
 
+# What we ran out of, which says nothing about the server.
+_OURS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE)
+
+
 class Connecting:
     """One client's way to a backend.  `on_failure(server, error)` hears of each server that failed."""
 
-    __slots__ = ("_candidates", "_loop", "_on_failure", "_settled", "_sock", "_watcher", "server")
+    __slots__ = (
+        "_candidates",
+        "_last",
+        "_loop",
+        "_on_failure",
+        "_settled",
+        "_sock",
+        "_watcher",
+        "server",
+    )
 
     def __init__(
         self,
@@ -58,6 +71,7 @@ class Connecting:
         self._on_failure = on_failure
         self._sock: socket.SocketType | None = None
         self._watcher: Any = None
+        self._last = BackendError("backend_refused", "no server is left")
         self.server: Server | None = None
         """The one being tried, or connected to."""
 
@@ -66,18 +80,17 @@ class Connecting:
 
         BackendError, the last server's, when no server accepts.
         """
-        last = BackendError("backend_refused", "no server is left")
         while True:
             sock = self._sock or self._open_next()
             if sock is None:
-                raise last
+                raise self._last
             try:
                 if self._is_connected(sock):
                     self._stop_watching()
                     self._sock = None
                     return sock
             except OSError as error:
-                last = self._failed(error.errno or 0)
+                self._failed(error.errno or 0)
                 continue
             if self._watcher is None:
                 self._watcher = self._loop.io(sock.fileno(), WRITABLE)
@@ -120,13 +133,14 @@ class Connecting:
             return False
         raise OSError(outcome, os.strerror(outcome))
 
-    def _failed(self, number: int) -> BackendError:
+    def _failed(self, number: int) -> None:
         self.close()
         reason = _REASONS.get(number, "backend_failed")
-        error = BackendError(reason, f"{self.server}: {os.strerror(number)}")
+        fault = Fault.PROXY if number in _OURS else Fault.BACKEND
+        error = BackendError(reason, f"{self.server}: {os.strerror(number)}", fault)
         if self.server is not None:
             self._on_failure(self.server, error)
-        return error
+        self._last = error
 
     def _stop_watching(self) -> None:
         if self._watcher is not None:

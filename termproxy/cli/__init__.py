@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed (the reason on standard error), 2 wrong 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -45,6 +46,8 @@ def termproxy() -> None:
 
 def main() -> None:
     """The console script: run a verb, and say plainly why it could not be done."""
+    for fd in (0, 1, 2):
+        _have_descriptor(fd)
     try:
         termproxy()
     except ConfigError as error:
@@ -54,3 +57,11 @@ def main() -> None:
     except TermproxyError as error:
         click.echo(f"termproxy: {error}", err=True)
         sys.exit(1)
+
+
+def _have_descriptor(fd: int) -> None:
+    """Started without standard streams, the next thing we open would become one, and be written to."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)

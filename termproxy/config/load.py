@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from termproxy.config import checks
-from termproxy.config.schema import BadValue, Config, Frontend, key_of, keys_of, kind_of
+from termproxy.config.schema import BadItems, BadValue, Config, Frontend, key_of, keys_of, kind_of
 from termproxy.errors import ConfigError, Problem
 
 Path_ = tuple[str | int, ...]  # ("frontend", 0, "listen")
@@ -33,6 +33,9 @@ class Source(Protocol):
     def base(self) -> Path: ...
 
     def where(self, path: Path_) -> str: ...
+
+    def line(self, path: Path_) -> int:
+        """Where it stands among the other values."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,15 @@ class FileSource:
             problem = Problem(str(file), "not UTF-8", "TOML files are UTF-8 text")
         except tomllib.TOMLDecodeError as error:
             problem = Problem(f"{file}{_line_in(str(error))}", f"not TOML: {error}", "mend the syntax")
+        except (ValueError, RecursionError) as error:  # a number too long, lists nested too deep
+            problem = Problem(str(file), f"not readable as TOML: {error}", "mend the syntax")
         raise ConfigError([problem])
 
+    def line(self, path: Path_) -> int:
+        return line_of(self.text, path) or 0
+
     def where(self, path: Path_) -> str:
-        line = line_of(self.text, path)
+        line = self.line(path)
         return f"{self.file}{f':{line}' if line else ''}: {dotted(path)}"
 
 
@@ -80,6 +88,9 @@ class FlagSource:
     @property
     def base(self) -> Path:
         return Path.cwd()
+
+    def line(self, path: Path_) -> int:  # noqa: ARG002 - flags have no order that matters
+        return 0
 
     def where(self, path: Path_) -> str:
         for length in range(len(path), 0, -1):
@@ -110,16 +121,16 @@ def read(source: Source) -> Reading:
     reader = _Reader(source)
     config: Config | None = reader.table(Config, source.values, ())
     if config is not None:
-        reader.problems += [
-            Problem(source.where(path), what, cure) for path, what, cure in checks.problems(config)
-        ]
-    return Reading(None if reader.problems else config, reader.frontends, reader.problems)
+        reader.found += checks.problems(config)
+    found = sorted(reader.found, key=lambda finding: source.line(finding[0]))
+    problems = [Problem(source.where(path), what, cure) for path, what, cure in found]
+    return Reading(None if problems else config, reader.frontends, problems)
 
 
 class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.problems: list[Problem] = []
+        self.found: list[checks.Finding] = []
         self.frontends: dict[int, Frontend] = {}
 
     def table(self, cls: type, values: Any, path: Path_) -> Any:
@@ -150,9 +161,12 @@ class _Reader:
             return self._section_map(metadata["section_map"], value, path)
         try:
             return metadata["kind"].read(value, self.source.base)
+        except BadItems as bad:
+            for index, item in bad.items:
+                self._problem((*path, index), str(item), item.cure)
         except BadValue as bad:
             self._problem(path, str(bad), bad.cure)
-            return _BAD
+        return _BAD
 
     def _sections(self, cls: type, value: Any, path: Path_) -> Any:
         if not isinstance(value, list):
@@ -182,7 +196,7 @@ class _Reader:
         return _BAD if value is None else value
 
     def _problem(self, path: Path_, what: str, cure: str) -> None:
-        self.problems.append(Problem(self.source.where(path), what, cure))
+        self.found.append((path, what, cure))
 
 
 _BAD: Any = object()  # None is a value
@@ -197,20 +211,33 @@ def dotted(path: Path_) -> str:
 def line_of(text: str, path: Path_) -> int | None:
     """The line (from 1) on which the statement that sets `path` begins; None when none does.
 
-    TOML's own parser finds it: the first prefix of the file, in whole lines, that holds the path.  A
-    prefix that ends inside a statement of several lines does not parse, and is passed over.
+    TOML's own parser finds it: the first prefix of the file, in whole statements, that holds the path,
+    by halving.  A prefix that ends inside a statement of several lines does not parse, and grows.
     """
-    lines = text.splitlines(keepends=True)
-    begin = 0  # lines before this one are whole statements without the path
-    for end in range(1, len(lines) + 1):
+    if not path:
+        return None
+    lines = text.removesuffix("\n").split("\n")  # TOML knows no other line ends; splitlines() does
+    begin, end = 0, len(lines)  # the statement begins on one of these lines
+    found = False
+    while begin < end:
+        whole, values = _whole_statements(lines, (begin + end) // 2 + 1, end)
+        if values is None:
+            end = (begin + end) // 2
+        elif _holds(values, path):
+            found, end = True, (begin + end) // 2
+        else:
+            begin = whole
+    return begin + 1 if found else None
+
+
+def _whole_statements(lines: list[str], least: int, most: int) -> tuple[int, Any]:
+    """The first prefix of at least `least` lines that parses, and its values; None when none does."""
+    for count in range(least, most + 1):
         try:
-            values = tomllib.loads("".join(lines[:end]))
+            return count, tomllib.loads("\n".join(lines[:count]) + "\n")
         except tomllib.TOMLDecodeError:
             continue
-        if _holds(values, path):
-            return begin + 1
-        begin = end
-    return None
+    return most, None
 
 
 def _holds(values: Any, path: Path_) -> bool:

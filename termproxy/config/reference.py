@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def _dump_table(table: Any, source: Source, path: Path_) -> Iterator[str]:
         here = (*path, key_of(spec))
         if kind_of(spec) is not None:
             origin = source.where(here) if _is_given(source.values, here) else "default"
-            yield f"{key_of(spec)} = {_toml(value, spec)}  # {origin}"
+            comment = "".join(mark if mark.isprintable() else "?" for mark in origin)
+            yield f"{key_of(spec)} = {_toml(value, spec)}  # {comment}"
         else:
             nested.append((spec, value, here))
     for spec, value, here in nested:
@@ -82,7 +84,7 @@ def _dump_nested(spec: Field[Any], value: Any, source: Source, path: Path_) -> I
 def _header(path: Path_) -> str:
     """A table's name in TOML: without indices, in quotes where TOML needs them."""
     names = [part for part in path if isinstance(part, str)]
-    bare = [name if name.replace("-", "").replace("_", "").isalnum() else _quote(name) for name in names]
+    bare = [name if re.fullmatch("[A-Za-z0-9_-]+", name) else _quote(name) for name in names]
     return ".".join(bare)
 
 
@@ -104,7 +106,7 @@ def _toml(value: Any, spec: Field[Any]) -> str:
 def _literal(value: Any) -> str:
     match value:
         case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return str(int(value)) if value == int(value) else repr(value)
         case str() | Path() | Address():
             return _quote(str(value))
         case CertificateFiles(chain=chain, key=None):

@@ -23,6 +23,14 @@ class BadValue(ValueError):  # noqa: N818 - it reads as what it is: raise BadVal
         self.cure = cure
 
 
+class BadItems(Exception):  # noqa: N818 - as BadValue
+    """Items that a list cannot have, each with its index."""
+
+    def __init__(self, items: list[tuple[int, BadValue]]) -> None:
+        super().__init__(items)
+        self.items = items
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a setting's value may be: `read` makes it from TOML's (and the base folder of paths)."""
@@ -165,7 +173,9 @@ def _listen(value: Any, base: Path) -> Address:
 def _server(value: Any, base: Path) -> Address:
     if isinstance(value, dict):
         _only_keys(value, {"address"})
-        value = value.get("address")
+        if "address" not in value:
+            raise BadValue("no address", 'write "127.0.0.1:8080", or { address = "127.0.0.1:8080" }')
+        value = value["address"]
     return _address(value, base)
 
 
@@ -199,7 +209,15 @@ def some(item: Callable[[Any, Path], Any], expects: str) -> Kind:
             raise _wrong_type(value, expects)
         if not value:
             raise BadValue("an empty list", f"write {expects}")
-        return tuple(item(each, base) for each in value)
+        items, bad = [], []
+        for index, each in enumerate(value):
+            try:
+                items.append(item(each, base))
+            except BadValue as problem:
+                bad.append((index, problem))
+        if bad:
+            raise BadItems(bad)
+        return tuple(items)
 
     return Kind(expects, read)
 

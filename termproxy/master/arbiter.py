@@ -12,6 +12,7 @@ import platform
 import resource
 import selectors
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -96,6 +97,7 @@ class Arbiter:
         self._generations: dict[int, Generation] = {}
         self._children: dict[int, Child] = {}
         self._added_addresses: dict[int, list[Any]] = {}
+        self._slots_before: dict[int, int] = {}
         self._told_when_stopped: list[Request] = []
         self._last_reload: LastReload | None = None
         self._reload_again = False
@@ -136,6 +138,7 @@ class Arbiter:
             except Exception:
                 # A bug in here must not take the workers with it: they go on serving.
                 log.exception("the master stumbled; please report this")
+                time.sleep(TICK)  # not to stumble over the same thing in a tight circle
         return self._exit_status
 
     def _tick(self, now: float) -> None:
@@ -228,6 +231,7 @@ class Arbiter:
         _raise_descriptor_limit(config.limits.connections)
         workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
         addresses = [address for _, address in generation.addresses()]
+        self._slots_before[generation.number] = self._listeners.slots()
         try:
             added = self._listeners.bind(addresses, workers)
         except StartError:
@@ -243,6 +247,8 @@ class Arbiter:
     def _in_force(self, generation: Generation) -> None:
         wanted = {address for _, address in generation.addresses()}
         self._listeners.close(a for a in self._listeners.addresses() if a not in wanted)
+        self._added_addresses.pop(generation.number, None)
+        self._slots_before.pop(generation.number, None)
         if generation.number == 1:
             log.info("%s", _start_line(generation, len(self._supervisor.workers)))
             notify(f"READY=1\nMAINPID={os.getpid()}")
@@ -254,6 +260,7 @@ class Arbiter:
 
     def _dropped(self, generation: Generation, reason: str) -> None:
         self._listeners.close(self._added_addresses.pop(generation.number, ()))
+        self._listeners.shrink(self._slots_before.pop(generation.number, SLOTS))
         if self._supervisor.in_force is None:
             log.error("cannot start: %s", reason)
             self._exit_status = 1

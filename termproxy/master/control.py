@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from termproxy import clock
 from termproxy.address import UNIX_PATH_MAX
 from termproxy.errors import StartError
 
@@ -33,16 +34,28 @@ class Request:
     """One client's question.  `answer` may come later; the client waits."""
 
     sock: socket.socket
-    deadline: float | None
+    deadline: float
+    on_rest: Callable[[Request], None]  # the answer is larger than the socket's buffer
     received: bytes = b""
+    unsent: bytes = b""
 
     def answer(self, answer: dict[str, Any]) -> None:
-        """Send the answer, which fits into a socket's buffer, and hang up."""
+        """Send the answer, and hang up when it has gone."""
+        self.unsent = orjson.dumps(answer) + b"\n"
+        if not self.send():
+            self.on_rest(self)
+
+    def send(self) -> bool:
+        """Send what the client takes now; whether that was the end of it."""
         try:
-            self.sock.send(orjson.dumps(answer) + b"\n")
+            while self.unsent:
+                self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        except BlockingIOError:
+            return False
         except OSError:
             pass  # whoever asked no longer listens
         self.sock.close()
+        return True
 
 
 class ControlSocket:
@@ -63,11 +76,13 @@ class ControlSocket:
         selector.register(self._sock, selectors.EVENT_READ, self._accept)
 
     def expire(self, now: float) -> None:
-        """Hang up on clients that did not ask in time."""
+        """Hang up on clients that did not ask, or take the answer, in time."""
         for request in list(self._requests):
-            if request.deadline is not None and now >= request.deadline:
+            if now >= request.deadline:
                 self._forget(request)
-                request.answer({"error": "no request within 5 seconds"})
+                if not request.unsent:
+                    request.answer({"error": "no request within 5 seconds"})
+                request.sock.close()
 
     def remove(self) -> None:
         """At the master's end: the path goes, if it still is ours."""
@@ -90,7 +105,7 @@ class ControlSocket:
         except OSError:
             return
         sock.setblocking(False)
-        request = Request(sock, now + REQUEST_TIMEOUT)
+        request = Request(sock, now + REQUEST_TIMEOUT, self._send_rest)
         if len(self._requests) >= CLIENTS_MAX:
             request.answer({"error": "too many control clients"})
             return
@@ -111,6 +126,17 @@ class ControlSocket:
         elif not received or len(request.received) >= REQUEST_MAX:
             self._forget(request)
             request.answer({"error": f"expected one line of JSON, at most {REQUEST_MAX} bytes"})
+
+    def _send_rest(self, request: Request) -> None:
+        """Go on when the client takes more, as long as a request may take."""
+        request.deadline = clock.monotonic() + REQUEST_TIMEOUT
+        self._requests.add(request)
+        self._selector.register(request.sock, selectors.EVENT_WRITE, lambda _: self._write(request))
+
+    def _write(self, request: Request) -> None:
+        self._forget(request)
+        if not request.send():
+            self._send_rest(request)
 
     def _ask(self, request: Request) -> None:
         try:

@@ -125,7 +125,7 @@ def _user(
         return None
     try:
         entry = pwd.getpwnam(config.user)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a NUL in it
         cure = "name an existing user, or create it with `useradd --system`"
         problems.append(Problem(source.where(("user",)), f"there is no user {config.user!r}", cure))
         return None

@@ -31,7 +31,8 @@ class Listeners:
         Returns the addresses that are new.  StartError when one cannot be had: none is added then.
         """
         added: list[Address] = []
-        slots = max(slots, self.slots())
+        before = self.slots()
+        slots = max(slots, before)
         try:
             for address in addresses:
                 if address not in self._sockets:
@@ -43,8 +44,16 @@ class Listeners:
                     sockets.append(_listen(address))
         except StartError:
             self.close(added)
+            self.shrink(before)
             raise
         return added
+
+    def shrink(self, slots: int) -> None:
+        """Close what was added for workers that never came up: nobody would accept from it."""
+        for sockets in self._sockets.values():
+            for sock in sockets[slots:]:
+                sock.close()
+            del sockets[slots:]
 
     def slots(self) -> int:
         """How many slots have sockets."""
@@ -71,12 +80,19 @@ def _refuse_taken(address: Address) -> None:
 
 def _listen(address: Address) -> socket.socket:
     sock = _bound(address, reuse_port=True)
-    sock.listen(BACKLOG)
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"cannot listen on {address}: {_why(error)}") from None
     return sock
 
 
 def _bound(address: Address, *, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {_why(error)}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:

@@ -41,6 +41,8 @@ class Pidfile:
             raise StartError(
                 f"pidfile {self.path}: termproxy is already running as process {owner or '?'}"
             ) from None
+        if not os.path.samestat(os.lstat(self.path), status):
+            raise StartError(f"pidfile {self.path}: another master has just replaced it")
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 

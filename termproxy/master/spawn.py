@@ -49,11 +49,16 @@ def spawn(
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     master = os.getpid()
     gc.freeze()  # what is shared now stays shared: the collector will not write to it
-    with signals_blocked() as mask:
-        pid = os.fork()  # noqa: TID251 - the place that the ban points to
-        if pid == 0:
-            _become_worker(assignment, user, leave_master, write_fd, master, mask)
-    os.close(write_fd)
+    try:
+        with signals_blocked() as mask:
+            pid = os.fork()  # noqa: TID251 - the place that the ban points to
+            if pid == 0:
+                _become_worker(assignment, user, leave_master, write_fd, master, mask)
+    except OSError:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
     return pid, read_fd
 
 
@@ -66,7 +71,7 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
     mask: set[signal.Signals],
 ) -> NoReturn:
     """Live as a worker, and exit without running what the master has set up for its own exit."""
-    status = CANNOT_START
+    status, told = CANNOT_START, False
     try:
         leave_master()
         keep = {0, 1, 2, startup_fd, *(sock.fileno() for _, sock, _ in assignment.listeners)}
@@ -75,7 +80,13 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         _close_all_but(keep)
         faulthandler.enable()  # a hung worker is aborted, and says where it hung
         # Making the loop imports modules, which `user` perhaps may not read.
-        worker = Worker(assignment, lambda: _tell(startup_fd, READY))
+
+        def report_ready() -> None:
+            nonlocal told
+            told = True  # from now on the pipe's number is another descriptor's
+            _tell(startup_fd, READY)
+
+        worker = Worker(assignment, report_ready)
         _give_up_rights(user)
         _die_with(master)
         for signum in (signal.SIGINT, signal.SIGHUP):  # the terminal's; the master decides
@@ -84,10 +95,12 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         worker.run()
         status = 0
     except TermproxyError as error:
-        _tell(startup_fd, str(error).encode())
+        if not told:
+            _tell(startup_fd, str(error).encode())
     except BaseException as error:
         log.exception("the worker failed; please report this")
-        _tell(startup_fd, f"{type(error).__name__}: {error}".encode())
+        if not told:
+            _tell(startup_fd, f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(status)
 

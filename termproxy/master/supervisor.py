@@ -229,7 +229,7 @@ class Supervisor:
         match worker.phase:
             case Phase.KILLED:
                 return
-            case Phase.READY | Phase.DRAINING if now - beat > HEARTBEAT_TIMEOUT:
+            case Phase.READY | Phase.DRAINING if now - max(beat, worker.spawned_at) > HEARTBEAT_TIMEOUT:
                 worker.phase = Phase.ABORTED
                 worker.deadline = now + ABORT_GRACE
                 yield Abort(worker.pid)

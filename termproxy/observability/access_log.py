@@ -30,6 +30,7 @@ class AccessLog:
         self.lost = 0  # lines
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes in _lines
+        self._is_torn = False  # the last write ended inside a line
         mode = os.fstat(fd).st_mode
         self._write_max = FILE_WRITE_MAX if stat.S_ISREG(mode) else select.PIPE_BUF
         # The journal's end of standard output is a socket, which others may use blocking.
@@ -53,15 +54,21 @@ class AccessLog:
             except BlockingIOError:
                 return
             except OSError:  # the reader has gone, or the disk is full: traffic goes on
-                self.lost += len(self._lines)
-                self._lines.clear()
-                self._waiting = 0
+                self._lose_all()
                 return
             if written == len(chunk):
                 del self._lines[:count]
             else:  # a line over PIPE_BUF, or a disk that has just filled
                 self._lines[:count] = [chunk[written:]]
+            self._is_torn = not chunk[:written].endswith(b"\n")
             self._waiting -= written
+
+    def _lose_all(self) -> None:
+        self.lost += len(self._lines)
+        # Whoever reads the log later finds one broken line, and the next one whole.
+        self._lines[:] = [b"\n"] if self._is_torn else []
+        self._waiting = len(self._lines)
+        self._is_torn = False
 
     def _lines_that_fit(self) -> int:
         size, count = 0, 0
@@ -78,6 +85,8 @@ class AccessLog:
         return os.write(self.fd, chunk)
 
     def close(self) -> None:
+        """At the worker's end; what still waits is lost, and counted."""
+        self.lost += len(self._lines)
         if self._sock is not None:
             self._sock.close()
         else:
@@ -109,7 +118,10 @@ def _standard_output() -> int:
     A pipe or terminal is opened anew, so that not blocking is ours alone and not the shell's, too.  A
     file is not: its other writers and we must share one position in it.
     """
-    mode = os.fstat(1).st_mode
+    try:
+        mode = os.fstat(1).st_mode
+    except OSError as error:
+        raise StartError(f"log.access: standard output: {error.strerror}") from None
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
             return os.open("/proc/self/fd/1", _FLAGS)

@@ -36,6 +36,7 @@ class Throttle:
             return False
         if len(self._next) >= self.KEYS_MAX:
             self._next.clear()
+            self._held.clear()
         self._next[key] = now + self.interval
         return True
 

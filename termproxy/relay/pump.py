@@ -68,6 +68,7 @@ class Pump:
         "_source",
         "_tls",
         "ended",
+        "source_was_cut",
     )
 
     def __init__(
@@ -90,6 +91,8 @@ class Pump:
         self._rest: memoryview | None = None
         self._move: Callable[[int, Scratch], int]
         self.ended = False
+        self.source_was_cut = False
+        """The source failed before its end: the sink must not be told that it has all."""
 
     def start(self, source: Any) -> None:
         """Begin, on a stopped watcher of the source that the pump owns from now on."""
@@ -220,7 +223,7 @@ class ToClient(Pump):
         return self._tls.write(rest)
 
     def _end_sink(self) -> int:
-        return self._tls.shutdown()
+        return Outcome.DONE if self.source_was_cut else self._tls.shutdown()
 
 
 def relay(

@@ -7,9 +7,9 @@ integer), and a failure raises TlsError (the client's side) or OSError (the back
 
 Rules that keep it safe:
 * An SSL belongs to exactly one Connection, is freed by close() or the destructor, once.
-* Python code runs inside OpenSSL only in the ClientHello callback.  While it runs, the connection is
-  `busy` and refuses every operation, close() too.  An exception there fails the handshake with an
-  internal_error alert and is raised from handshake().
+* Python code runs inside OpenSSL only in the ClientHello callback.  While it runs, the connection
+  refuses every operation, close() too.  An exception there fails the handshake with an internal_error
+  alert and is raised from the operation that took the handshake on.
 * Memory that OpenSSL's callbacks need (the ALPN list) hangs on the SSL_CTX itself, so the garbage
   collector may take the Python objects in any order.
 * The interpreter lock is held throughout: no operation blocks, and a worker has one thread.
@@ -42,6 +42,7 @@ cdef extern from "openssl/crypto.h" nogil:
 cdef extern from "openssl/err.h" nogil:
     unsigned long ERR_get_error()
     unsigned long ERR_peek_error()
+    unsigned long ERR_peek_last_error()
     void ERR_clear_error()
     int ERR_GET_LIB(unsigned long)
     int ERR_GET_REASON(unsigned long)
@@ -64,6 +65,7 @@ cdef extern from "openssl/pem.h" nogil:
     EVP_PKEY* PEM_read_bio_PrivateKey(BIO*, EVP_PKEY**, pem_password_cb*, void*)
     void X509_free(X509*)
     void EVP_PKEY_free(EVP_PKEY*)
+    enum: PEM_R_NO_START_LINE
 
 cdef extern from *:
     """
@@ -164,6 +166,7 @@ cdef extern from "openssl/ssl.h":
     const SSL_CIPHER* SSL_get_current_cipher(const SSL*)
     const char* SSL_CIPHER_get_name(const SSL_CIPHER*)
     long SSL_get_negotiated_group(SSL*)
+    void* SSL_get_session(const SSL*)
     const char* SSL_group_to_name(SSL*, int)
     const char* SSL_get_servername(const SSL*, int)
     void SSL_get0_alpn_selected(const SSL*, const unsigned char**, unsigned int*)
@@ -176,7 +179,6 @@ cdef extern from "openssl/ssl.h":
     int SSL_set_min_proto_version(SSL*, int)
     int SSL_set_max_proto_version(SSL*, int)
     int SSL_set1_groups_list(SSL*, const char*)
-    int SSL_set1_sigalgs_list(SSL*, const char*)
     int SSL_set_num_tickets(SSL*, size_t)
 
 
@@ -256,6 +258,9 @@ cdef int _on_client_hello(SSL* ssl, int* alert, void* arg) noexcept:
     if pointer == NULL:
         return SSL_CLIENT_HELLO_SUCCESS
     cdef Connection connection = <Connection>pointer
+    if connection.client_hello_seen:
+        return SSL_CLIENT_HELLO_SUCCESS  # again, after a HelloRetryRequest: all has been decided
+    connection.client_hello_seen = True
     cdef int refused = connection._ask_for_context()
     if refused == NO_ALERT:
         return SSL_CLIENT_HELLO_SUCCESS
@@ -276,6 +281,13 @@ cdef object _refused(str what):
     cdef const char* reason = ERR_reason_error_string(error) if error else NULL
     ERR_clear_error()
     return ValueError(f"{what}: {reason.decode()}" if reason != NULL else what)
+
+
+cdef bytes _text(str text):
+    """For C, which would take what stands before a NUL for all of it."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL")
+    return text.encode()
 
 
 cdef class Context:
@@ -309,13 +321,15 @@ cdef class Context:
             raise RuntimeError("a Context is made once")
         if on_client_hello is not None and not callable(on_client_hello):
             raise TypeError("on_client_hello is not callable")
+        if max_version and min_version > max_version:
+            raise ValueError(f"minimum version {min_version:#06x} above maximum {max_version:#06x}")
         if tickets < 0:
             raise ValueError(f"tickets: {tickets} is negative")
         self.on_client_hello = on_client_hello
         self.min_version, self.max_version, self.tickets = min_version, max_version, tickets
-        self.groups = groups.encode()
+        self.groups = _text(groups)
         if signature_algorithms is not None:
-            self.signature_algorithms = signature_algorithms.encode()
+            self.signature_algorithms = _text(signature_algorithms)
         ERR_clear_error()
         self._set_behaviour()
         self._set_policy(ciphers, ciphersuites, session_id_context)
@@ -353,10 +367,10 @@ cdef class Context:
             raise _refused(f"minimum version {self.min_version:#06x}")
         if SSL_CTX_set_max_proto_version(self.ctx, self.max_version) != 1:
             raise _refused(f"maximum version {self.max_version:#06x}")
-        if ciphers is not None and SSL_CTX_set_cipher_list(self.ctx, ciphers.encode()) != 1:
+        if ciphers is not None and SSL_CTX_set_cipher_list(self.ctx, _text(ciphers)) != 1:
             raise _refused(f"ciphers {ciphers!r}")
         if ciphersuites is not None and (
-                SSL_CTX_set_ciphersuites(self.ctx, ciphersuites.encode()) != 1):
+                SSL_CTX_set_ciphersuites(self.ctx, _text(ciphersuites)) != 1):
             raise _refused(f"ciphersuites {ciphersuites!r}")
         if SSL_CTX_set1_groups_list(self.ctx, self.groups) != 1:
             raise _refused(f"groups {self.groups.decode()!r}")
@@ -390,9 +404,10 @@ cdef class Context:
                     raise _refused(f"certificate {count} of the chain")
         finally:
             BIO_free(bio)
-        if count == 0:
-            raise _refused("no certificate in the chain")
-        ERR_clear_error()  # the end of the PEM text is reported as an error
+        # The end of the PEM text is reported as an error, too: no further line that begins one.
+        if count == 0 or ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
+            raise _refused(f"certificate {count + 1} of the chain")
+        ERR_clear_error()
 
     cdef _use_key(self, bytes key):
         cdef EVP_PKEY* private_key
@@ -450,6 +465,11 @@ cdef class Scratch:
     def __dealloc__(self):
         free(self.memory)
 
+    cdef int check_free(self) except _RAISED:
+        if self.end:
+            raise RuntimeError("the scratch buffer still holds a rest: take_rest() first")
+        return 0
+
     def take_rest(self) -> bytes:
         rest = PyBytes_FromStringAndSize(<const char*>self.memory + self.start, self.end - self.start)
         self.start = self.end = 0
@@ -465,7 +485,7 @@ cdef class Connection:
     """
 
     cdef SSL* ssl
-    cdef bint busy, in_client_hello, close_notify_sent
+    cdef bint in_client_hello, client_hello_seen, close_notify_sent
     cdef int _alert
     cdef bint _alert_from_client
     cdef object _callback_error, _held_error
@@ -493,7 +513,7 @@ cdef class Connection:
 
     def close(self) -> None:
         """Free what OpenSSL holds for this connection.  Sends nothing; may be called again."""
-        if self.busy:
+        if self.in_client_hello:
             raise RuntimeError("close() inside the connection's own callback")
         if self.ssl != NULL:
             SSL_free(self.ssl)
@@ -506,9 +526,7 @@ cdef class Connection:
         """Take the handshake as far as it goes: DONE, WANT_READ or WANT_WRITE."""
         cdef int result
         self._check_usable()
-        self.busy = True
         result = SSL_do_handshake(self.ssl)
-        self.busy = False
         if result == 1:
             ERR_clear_error()  # OpenSSL may leave harmless entries of its search for algorithms
             return _DONE
@@ -549,7 +567,7 @@ cdef class Connection:
         if count > 0:
             self.plaintext_written += count
             return count
-        return self._outcome(count)
+        return self._write_outcome(count)
 
     def decrypt_to(self, int fd, Scratch scratch not None) -> int:
         """Read what the client sent, up to the scratch's size, and send it to the socket `fd`.
@@ -561,6 +579,7 @@ cdef class Connection:
         cdef int total = 0, count = 1, state
         cdef ssize_t sent
         self._check_usable()
+        scratch.check_free()
         if self._held_error is not None:
             error, self._held_error = self._held_error, None
             raise error
@@ -611,6 +630,7 @@ cdef class Connection:
         cdef int done = 0, count
         cdef ssize_t received
         self._check_usable()
+        scratch.check_free()
         received = c_recv(fd, scratch.memory, scratch.size, 0)
         if received <= 0:
             if received == 0:
@@ -621,7 +641,7 @@ cdef class Connection:
         while done < received:
             count = SSL_write(self.ssl, scratch.memory + done, <int>received - done)
             if count <= 0:
-                self._outcome(count)  # raises, or the client's socket is full
+                self._write_outcome(count)  # raises, or the client's socket is full
                 scratch.start, scratch.end = done, <int>received
                 return _SINK_FULL
             done += count
@@ -641,7 +661,7 @@ cdef class Connection:
         if result >= 0:
             self.close_notify_sent = True
             return _DONE
-        return self._outcome(result)
+        return self._write_outcome(result)
 
     def pending(self) -> bool:
         """Whether OpenSSL holds bytes that no event on the socket will announce."""
@@ -674,8 +694,10 @@ cdef class Connection:
 
     @property
     def group(self) -> str | None:
-        """The key exchange's group, as in "x25519"; None for a TLS 1.2 session resumed."""
+        """The key exchange's group, as in "x25519"; a resumed TLS 1.2 session keeps its first one."""
         self._check_usable()
+        if SSL_get_session(self.ssl) == NULL:
+            return None  # OpenSSL 3.0 would look for it there all the same, and crash
         cdef int number = SSL_get_negotiated_group(self.ssl)
         cdef const char* name = NULL if number == 0 else SSL_group_to_name(self.ssl, number)
         return None if name == NULL else name.decode()
@@ -706,7 +728,7 @@ cdef class Connection:
     cdef int _check_usable(self) except _RAISED:
         if self.ssl == NULL:
             raise ValueError("the connection is closed")
-        if self.busy:
+        if self.in_client_hello:
             raise RuntimeError("called inside the connection's own callback")
         if ERR_peek_error():
             ERR_clear_error()  # someone else's: SSL_get_error would take it for ours
@@ -715,11 +737,17 @@ cdef class Connection:
     cdef int _read_outcome(self, int result) except _RAISED:
         """As _outcome(); but that clients leave without close_notify is routine, and no exception."""
         cdef int error = SSL_get_error(self.ssl, result)
-        if (error == SSL_ERROR_SYSCALL and not ERR_peek_error() and errno == 0) or (
-                error == SSL_ERROR_SSL
+        if (error == SSL_ERROR_SSL
                 and ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING):
             ERR_clear_error()
             return _TRUNCATED
+        return self._outcome(result)
+
+    cdef int _write_outcome(self, int result) except _RAISED:
+        """As _outcome(); but once the client has said its last word, OpenSSL calls a failure an end."""
+        cdef int error = SSL_get_error(self.ssl, result)
+        if error == SSL_ERROR_ZERO_RETURN:
+            raise self._failure(SSL_ERROR_SYSCALL)
         return self._outcome(result)
 
     cdef int _outcome(self, int result) except _RAISED:
@@ -763,14 +791,16 @@ cdef class Connection:
     cdef int _ask_for_context(self) noexcept:
         """Run on_client_hello and apply its choice: NO_ALERT, or the alert to refuse with."""
         try:
-            self.in_client_hello = True
+            if self._first_context is None:
+                return NO_ALERT  # the garbage collector has been here: all that is left is to be freed
+            self.in_client_hello = True  # from whichever operation: each one takes the handshake on
             choice = self._first_context.on_client_hello(self)
             if choice is None or choice is self.context:
                 return NO_ALERT
             if isinstance(choice, Context):
                 self._switch_to(choice)
                 return NO_ALERT
-            if isinstance(choice, int) and 0 < choice < 256:
+            if isinstance(choice, int) and not isinstance(choice, bool) and 0 < choice < 256:
                 return choice
             raise TypeError(f"on_client_hello returned {choice!r}: a Context, None or an alert's number")
         except BaseException as error:  # noqa: BLE001 - raised again from handshake()

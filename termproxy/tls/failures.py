@@ -88,8 +88,10 @@ def alert_name(number: int) -> str:
 def explain(error: TlsError) -> Failure:
     """What went wrong, in words that stay the same, and whose fault it is."""
     reason, detail, fault = _reason(error)
-    alert = None if error.alert is None else alert_name(error.alert)
-    return Failure(reason, detail, fault, alert, error.alert_from)
+    # To a client that has gone OpenSSL still sends an alert, which tells nobody anything.
+    if error.alert is None or reason == "client_closed":
+        return Failure(reason, detail, fault, None, None)
+    return Failure(reason, detail, fault, alert_name(error.alert), error.alert_from)
 
 
 def _reason(error: TlsError) -> tuple[str, str, Fault]:

@@ -48,7 +48,8 @@ def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
     watched = {own} if own < count else set()
     for slot in range(count):
         if slot not in alive:
-            heir = next(s % count for s in range(slot + 1, slot + 1 + count) if s % count in alive)
+            ring = (s % count for s in range(slot + 1, slot + 1 + count))
+            heir = next((s for s in ring if s in alive), None)
             if heir == own:
                 watched.add(slot)
     return watched
@@ -151,8 +152,10 @@ class Acceptor:
             return True
         if not self._full:
             self._full = True
-            log.warning("%d connections: the limit; new ones wait", self._connections_max)
-            self._watch(clock.monotonic())
+            now = clock.monotonic()
+            if self.shared.throttle.admits("full", now):
+                log.warning("%d connections: the limit; new ones wait", self._connections_max)
+            self._watch(now)
         return False
 
     def pause(self, error: OSError) -> None:
@@ -165,6 +168,7 @@ class Acceptor:
         self.shared.loop.timer(PAUSE).start(self._on_pause_over)
 
     def _on_pause_over(self) -> None:
+        self._paused_until = 0.0
         self._watch(clock.monotonic())
 
     def _on_closed(self) -> None:

@@ -217,7 +217,7 @@ class ClientConnection:
             backend = self._connecting.advance()
         except BackendError as error:
             self._shut_down_tls()
-            self._report(error.reason, Fault.BACKEND, str(error))
+            self._report(error.reason, error.fault, str(error))
             self.close()
             return
         if backend is not None:
@@ -274,6 +274,9 @@ class ClientConnection:
         elif pump is self._to_backend:
             # It will not read more, but what it has sent before may still be on its way.
             self._backend_lost = error
+            if error.errno == errno.ECONNRESET and self._to_client is not None:
+                # send() took the socket's error: recv() will call the cut an end (EPIPE came after one).
+                self._to_client.source_was_cut = True
             pump.close()
             self._on_end(pump)
         else:
@@ -339,9 +342,12 @@ class ClientConnection:
 
     def drain_is_over(self) -> None:
         """The worker stops and cannot wait longer."""
-        if self.phase is not Phase.LINGERING:
-            self._report("drain_timeout", Fault.NONE, "the worker stopped before the client did")
-        self.close()
+        try:
+            if self.phase is not Phase.LINGERING:
+                self._report("drain_timeout", Fault.NONE, "the worker stopped before the client did")
+            self.close()
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
 
     def _crashed(self, error: Exception) -> None:
         """A bug of ours ends this connection, and nothing else."""

@@ -1,0 +1,210 @@
+"""Configurations written: the reference, and what is in force."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from termproxy.config.load import FileSource, FlagSource, load
+from termproxy.config.reference import dump, help_of, reference
+from termproxy.config.schema import Config, Frontend, key_of
+
+CONF = Path(__file__).parent.parent.parent / "conf"
+
+GOOD: dict[str, Any] = {
+    "frontend": [
+        {"name": "web", "listen": ["127.0.0.1:1"], "cluster": "app", "certificates": ["site.pem"]}
+    ],
+    "cluster": {"app": {"servers": ["127.0.0.1:8080"]}},
+}
+
+
+def in_file(text: str) -> FileSource:
+    return FileSource(Path("/etc/t.toml"), text, tomllib.loads(text))
+
+
+def round_trip(values: dict[str, Any]) -> tuple[Config, Config]:
+    """A configuration, and what its dump loads to."""
+    source = FlagSource(values, {})
+    config = load(source)
+    return config, load(in_file(dump(config, source)))
+
+
+# The reference.
+
+
+def test_the_reference_in_conf_is_fresh() -> None:
+    """`scripts/check --fix` writes it."""
+    assert (CONF / "termproxy.toml").read_text() == reference()
+
+
+def test_the_reference_loads_to_the_defaults() -> None:
+    config = load(FileSource.read(CONF / "termproxy.toml"))
+
+    for spec in fields(Config):
+        if key_of(spec) not in ("frontend", "cluster"):
+            assert getattr(config, spec.name) == getattr(Config(), spec.name)
+    assert config.frontends[0].certificates[0].chain == CONF / "site.pem"
+    assert list(config.clusters) == ["app"]
+
+
+def test_the_reference_names_every_setting_with_its_help() -> None:
+    text = " ".join(line.removeprefix("# ") for line in reference().splitlines())
+
+    for spec in fields(Frontend):
+        assert spec.metadata["help"] in text
+    assert "[timeouts]" in text
+    assert "[frontend.tls]" in text
+
+
+def test_the_minimal_configuration_loads() -> None:
+    assert load(FileSource.read(CONF / "minimal.toml")).frontends
+
+
+# The dump.
+
+
+def test_a_dumped_line_says_where_it_came_from() -> None:
+    text = """\
+workers = 3
+[[frontend]]
+name = "web"
+listen = ["127.0.0.1:1"]
+cluster = "app"
+certificates = [{ chain = "a.crt", key = "a.key" }]
+[cluster."a b"]
+servers = ["unix:/run/a"]
+[cluster.app]
+servers = ["127.0.0.1:8080"]
+"""
+    source = in_file(text)
+
+    assert (
+        dump(load(source), source)
+        == """\
+workers = 3  # /etc/t.toml:1: workers
+user = ""  # default
+pidfile = ""  # default
+control = ""  # default
+
+[log]
+level = "info"  # default
+access = "-"  # default
+
+[timeouts]
+handshake = 10  # default
+connect = 3  # default
+idle = 60  # default
+drain = 30  # default
+
+[limits]
+connections = 10000  # default
+
+[[frontend]]
+name = "web"  # /etc/t.toml:3: frontend[0].name
+listen = ["127.0.0.1:1"]  # /etc/t.toml:4: frontend[0].listen
+mode = "tcp"  # default
+cluster = "app"  # /etc/t.toml:5: frontend[0].cluster
+certificates = [{ chain = "/etc/a.crt", key = "/etc/a.key" }]  # /etc/t.toml:6: frontend[0].certificates
+
+[frontend.tls]
+min_version = "1.2"  # default
+
+[cluster."a b"]
+servers = ["unix:/run/a"]  # /etc/t.toml:8: cluster.a b.servers
+
+[cluster.app]
+servers = ["127.0.0.1:8080"]  # /etc/t.toml:10: cluster.app.servers
+"""
+    )
+
+
+def test_auto_is_dumped_as_such() -> None:
+    source = FlagSource(GOOD, {("frontend", 0, "listen"): "--listen"})
+    text = dump(load(source), source)
+
+    assert text.startswith('workers = "auto"  # default\n')
+    assert '\nlisten = ["127.0.0.1:1"]  # --listen\n' in text
+
+
+WORDS = st.text("abz019.-_", min_size=1, max_size=8)
+TEXTS = st.text('ab"\\/ \u00e9\u2028\x7f\t#=[]', min_size=1, max_size=10)
+PORTS = st.integers(1, 65535)
+V4 = st.builds("{}:{}".format, st.ip_addresses(v=4), PORTS)
+V6 = st.builds("[{}]:{}".format, st.ip_addresses(v=6).map(ipaddress.ip_address), PORTS)
+UNIX = st.builds("unix:/{}".format, st.text("ab/ .\u00e9", max_size=20))
+SERVERS = st.lists(V4 | V6 | UNIX | st.builds(lambda a: {"address": a}, V4), min_size=1, max_size=3)
+CERTIFICATES = (
+    TEXTS
+    | st.fixed_dictionaries({"chain": TEXTS})
+    | st.fixed_dictionaries({"chain": TEXTS, "key": TEXTS})
+)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    clusters = draw(st.dictionaries(WORDS, st.fixed_dictionaries({"servers": SERVERS}), min_size=1))
+    names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
+    listen = draw(st.lists(V4 | V6, min_size=len(names), max_size=6, unique=True))
+    frontends = [
+        {
+            "name": name,
+            "listen": listen[index :: len(names)],
+            "cluster": draw(st.sampled_from(sorted(clusters))),
+            "certificates": [draw(CERTIFICATES)],
+            "tls": {"min_version": draw(st.sampled_from(["1.2", "1.3"]))},
+        }
+        for index, name in enumerate(names)
+    ]
+    optional = {
+        "workers": st.just("auto") | st.integers(1, 256),
+        "user": TEXTS | st.just(""),
+        "pidfile": TEXTS | st.just(""),
+        "control": TEXTS | st.just(""),
+        "log": st.fixed_dictionaries({"access": TEXTS | st.sampled_from(["-", "off"])}),
+        "timeouts": st.fixed_dictionaries(
+            {"handshake": st.integers(1, 86400), "idle": st.sampled_from([1, 2.5, 60, 0.5e3, 86400.0])}
+        ),
+        "limits": st.fixed_dictionaries({"connections": st.integers(1, 1_000_000)}),
+    }
+    values = {key: draw(strategy) for key, strategy in optional.items() if draw(st.booleans())}
+    return {**values, "frontend": frontends, "cluster": clusters}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=configurations())
+def test_a_dump_loads_to_the_configuration_it_was_made_of(values: dict[str, Any]) -> None:
+    config, again = round_trip(values)
+
+    assert again == config
+
+
+@pytest.mark.parametrize("value", [1234.5678, 86399.25, 12345.67])
+def test_a_dump_keeps_all_digits_of_a_number(value: float) -> None:
+    config, again = round_trip({**GOOD, "timeouts": {"idle": value}})
+
+    assert again.timeouts.idle == config.timeouts.idle == value
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\u65e5\u672c", "a\nb", "a\x01b"])
+def test_a_dump_keeps_every_name_that_toml_allows_a_cluster(name: str) -> None:
+    spare = {name: {"servers": ["127.0.0.1:1"]}}
+    config, again = round_trip({**GOOD, "cluster": {**GOOD["cluster"], **spare}})
+
+    assert again == config
+    assert name in again.clusters
+
+
+def test_a_setting_s_help_serves_a_flag_too() -> None:
+    assert help_of(Config, "workers") == (
+        "Worker processes; auto is one for each CPU termproxy may use.  "
+        '("auto" or a whole number from 1 to 256)'
+    )
+    assert help_of(Config, "timeouts") == "Seconds.  ()"

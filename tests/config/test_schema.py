@@ -1,0 +1,318 @@
+"""The table of settings: what each may be, and the names that everyone's files rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from termproxy.address import parse_address
+from termproxy.config.schema import (
+    BadItems,
+    BadValue,
+    CertificateFiles,
+    Cluster,
+    Config,
+    Frontend,
+    Kind,
+    Limits,
+    Log,
+    Timeouts,
+    Tls,
+    auto_or,
+    choice,
+    key_of,
+    keys_of,
+    kind_of,
+    seconds,
+    some,
+    whole,
+)
+
+BASE = Path("/etc/termproxy")
+
+# ARCHITECTURE.md §8 fixes these, so that everyone's files keep working.
+FIXED_NAMES = {
+    "workers",
+    "user",
+    "pidfile",
+    "control",
+    "state_dir",
+    "log.level",
+    "log.access",
+    "timeouts.handshake",
+    "timeouts.connect",
+    "timeouts.request_head",
+    "timeouts.idle",
+    "timeouts.drain",
+    "limits.connections",
+    "limits.connections_per_client",
+    "limits.handshakes_per_second",
+    "resumption.tickets",
+    "resumption.lifetime",
+    "resumption.rotate",
+    "resumption.session_cache",
+    "resumption.persist",
+    "frontend.name",
+    "frontend.listen",
+    "frontend.mode",
+    "frontend.cluster",
+    "frontend.certificates",
+    "frontend.accept_proxy_from",
+    "frontend.trust_forwarded_from",
+    "frontend.tls.min_version",
+    "frontend.tls.unknown_name",
+    "frontend.tls.client_auth",
+    "frontend.tls.client_ca",
+    "frontend.tls.client_crl",
+    "frontend.host.names",
+    "frontend.host.client_auth",
+    "frontend.host.client_ca",
+    "frontend.host.cluster",
+    "frontend.route.host",
+    "frontend.route.path_prefix",
+    "frontend.route.cluster",
+    "cluster.servers",
+    "cluster.balance",
+    "cluster.send_proxy",
+    "cluster.health.kind",
+    "cluster.health.path",
+    "cluster.health.interval",
+    "cluster.health.rise",
+    "cluster.health.fall",
+}
+
+FIXED_DEFAULTS: dict[type, dict[str, Any]] = {
+    Config: {"workers": None},
+    Log: {"level": "info", "access": "-"},
+    Timeouts: {"handshake": 10, "connect": 3, "idle": 60, "drain": 30},
+    Limits: {"connections": 10000},
+    Tls: {"min_version": "1.2"},
+}
+
+
+def settings_of(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting's dotted name, and its field."""
+    for spec in fields(cls):
+        name = f"{prefix}{key_of(spec)}"
+        if kind_of(spec) is not None:
+            yield name, spec
+            continue
+        inner = (spec.metadata.get(word) for word in ("section", "sections", "section_map"))
+        yield from settings_of(next(cls for cls in inner if cls), f"{name}.")
+
+
+def kind(cls: type, name: str) -> Kind:
+    found = next(kind_of(spec) for spec in fields(cls) if spec.name == name)
+    assert found is not None
+    return found
+
+
+def refusal(kind: Kind, value: Any) -> str:
+    """What is said of a value, or of each bad item of a list, with its place when there are more."""
+    with pytest.raises((BadValue, BadItems)) as refused:
+        kind.read(value, BASE)
+    bad = refused.value
+    if isinstance(bad, BadValue):
+        return f"{bad}; {bad.cure}"
+    assert isinstance(bad, BadItems)
+    if len(value) == 1:
+        return f"{bad.items[0][1]}; {bad.items[0][1].cure}"
+    return "\n".join(f"[{index}] {item}; {item.cure}" for index, item in bad.items)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in settings_of(Config)])
+def test_a_setting_has_the_name_that_was_fixed(name: str) -> None:
+    assert name in FIXED_NAMES
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "default"),
+    [(cls, name, value) for cls, names in FIXED_DEFAULTS.items() for name, value in names.items()],
+)
+def test_a_setting_has_the_default_that_was_fixed(cls: type, name: str, default: object) -> None:
+    assert getattr(cls(), name) == default
+
+
+@pytest.mark.parametrize(("name", "spec"), list(settings_of(Config)))
+def test_a_setting_says_in_a_sentence_what_it_is_and_what_it_may_be(name: str, spec: Any) -> None:
+    assert spec.metadata["help"].endswith((".", "…")), name
+    assert spec.metadata["kind"].expects
+
+
+def test_a_configuration_is_never_edited() -> None:
+    config = Config()
+    with pytest.raises(FrozenInstanceError):
+        config.user = "root"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        config.timeouts.idle = 1.0  # type: ignore[misc]
+
+
+def test_lists_of_tables_are_named_in_the_singular_in_the_file() -> None:
+    assert keys_of(Config)[-2:] == ["frontend", "cluster"]
+    assert [spec.name for spec in fields(Config)][-2:] == ["frontends", "clusters"]
+
+
+# Kinds.
+
+
+@pytest.mark.parametrize("value", [1, 5, 9])
+def test_a_whole_number_within_its_bounds_is_taken(value: int) -> None:
+    assert whole(1, 9).read(value, BASE) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0 is out of bounds; write a whole number of bytes from 1 to 9"),
+        (10, "10 is out of bounds; write a whole number of bytes from 1 to 9"),
+        (True, "True is a boolean; write a whole number of bytes from 1 to 9"),
+        (1.0, "1.0 is a number; write a whole number of bytes from 1 to 9"),
+        ("1", "'1' is a text; write a whole number of bytes from 1 to 9"),
+        ([1], "[1] is a list; write a whole number of bytes from 1 to 9"),
+        ({}, "{} is a table; write a whole number of bytes from 1 to 9"),
+    ],
+)
+def test_no_other_is_a_whole_number(value: Any, expected: str) -> None:
+    assert refusal(whole(1, 9, "bytes"), value) == expected
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 2.5, 86400])
+def test_seconds_are_kept_as_a_float(value: float) -> None:
+    read = seconds(1).read(value, BASE)
+
+    assert read == value
+    assert isinstance(read, float)
+
+
+@pytest.mark.parametrize("value", [0.99, 86400.1, float("nan"), float("inf"), -1, 10**400, True, "1"])
+def test_no_other_is_a_number_of_seconds(value: Any) -> None:
+    assert refusal(seconds(1), value).endswith("; write a number of seconds from 1 to 86400")
+
+
+@pytest.mark.parametrize("value", ["c", "", 1, ["a"], {"a": 1}, None, "A"])
+def test_a_choice_is_one_of_its_words(value: Any) -> None:
+    assert choice("a", "b").read("a", BASE) == "a"
+    assert refusal(choice("a", "b"), value) == f'unknown value {value!r}; write "a" or "b"'
+
+
+def test_auto_stands_for_none() -> None:
+    assert auto_or(whole(1, 9)).read("auto", BASE) is None
+    assert auto_or(whole(1, 9)).read(3, BASE) == 3
+    assert refusal(auto_or(whole(1, 9)), "Auto") == (
+        "unknown value 'Auto'; write \"auto\" or a whole number from 1 to 9"
+    )
+
+
+def test_a_list_has_at_least_one_item() -> None:
+    names = some(lambda value, _: value, "a list of names")
+
+    assert names.read(["a", "b"], BASE) == ("a", "b")
+    assert refusal(names, []) == "an empty list; write a list of names"
+    assert refusal(names, "a") == "'a' is a text; write a list of names"
+
+
+def test_every_bad_item_of_a_list_is_told_by_its_place() -> None:
+    """As the docstring of some() says."""
+    told = refusal(kind(Frontend, "listen"), ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])
+
+    assert "nowhere" in told
+    assert "127.0.0.1:x" in told
+    assert "[1]" in told
+
+
+@pytest.mark.parametrize("value", ["web", "a.b-c_d", "0"])
+def test_a_name_is_letters_digits_and_three_marks(value: str) -> None:
+    assert kind(Frontend, "name").read(value, BASE) == value
+
+
+@pytest.mark.parametrize("value", ["", "a b", "é", "a/b", "a\n", '"'])
+def test_no_other_text_is_a_name(value: str) -> None:
+    assert refusal(kind(Frontend, "name"), value).endswith(
+        "is not a name; use letters, digits, dots, dashes, underscores"
+    )
+
+
+def test_a_name_is_a_text() -> None:
+    assert refusal(kind(Frontend, "cluster"), 3) == "3 is a number; write a text in quotes"
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("", None), ("a/b", BASE / "a" / "b"), ("/x", Path("/x")), ("../x", BASE / ".." / "x")],
+)
+def test_a_path_starts_from_the_base_and_may_be_empty_for_none(value: str, path: Path | None) -> None:
+    assert kind(Config, "pidfile").read(value, BASE) == path
+
+
+def test_a_path_holds_no_nul() -> None:
+    assert refusal(kind(Config, "control"), "a\0b") == "an empty path; name a file"
+    assert refusal(kind(Config, "control"), 1) == "1 is a number; write a text in quotes"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("-", "-"), ("off", "off"), ("a.log", BASE / "a.log"), ("./off", BASE / "off")],
+)
+def test_the_access_log_goes_to_standard_output_nowhere_or_a_file(value: str, expected: object) -> None:
+    assert kind(Log, "access").read(value, BASE) == expected
+
+
+@pytest.mark.parametrize("value", ["", 1, []])
+def test_the_access_log_goes_nowhere_else(value: Any) -> None:
+    refusal(kind(Log, "access"), value)
+
+
+def test_a_frontend_listens_on_ip_addresses_only() -> None:
+    assert kind(Frontend, "listen").read(["[::]:443"], BASE) == (parse_address("[::]:443"),)
+    assert refusal(kind(Frontend, "listen"), ["unix:/run/a"]) == (
+        "cannot listen on unix:/run/a; write an IP address and port, as in 0.0.0.0:443"
+    )
+
+
+def test_an_address_s_problem_has_its_cure() -> None:
+    assert refusal(kind(Frontend, "listen"), ["localhost:1"]) == (
+        "'localhost:1': 'localhost' is not an IP address; write 127.0.0.1"
+    )
+    assert refusal(kind(Frontend, "listen"), [443]) == "443 is a number; write a text in quotes"
+
+
+def test_a_server_is_an_address_or_a_table_with_one() -> None:
+    servers = kind(Cluster, "servers").read(["127.0.0.1:1", {"address": "unix:/run/a"}], BASE)
+
+    assert servers == (parse_address("127.0.0.1:1"), parse_address("unix:/run/a"))
+    assert refusal(kind(Cluster, "servers"), [{"addres": "x"}]) == (
+        "unknown key 'addres'; known here: address"
+    )
+
+
+def test_a_server_s_table_without_an_address_says_what_is_missing() -> None:
+    assert "no address" in refusal(kind(Cluster, "servers"), [{}])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a.pem", CertificateFiles(BASE / "a.pem", None)),
+        ({"chain": "a.crt"}, CertificateFiles(BASE / "a.crt", None)),
+        ({"chain": "a.crt", "key": "/k"}, CertificateFiles(BASE / "a.crt", Path("/k"))),
+    ],
+)
+def test_a_certificate_is_a_file_or_a_table_of_two(value: Any, expected: CertificateFiles) -> None:
+    assert kind(Frontend, "certificates").read([value], BASE) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"key": "k"}, 'no chain; write { chain = "site.crt", key = "site.key" }'),
+        ({"chain": "a", "kee": "k"}, "unknown key 'kee'; known here: chain, key"),
+        ({"chain": ""}, "an empty path; name a file"),
+        (3, "3 is a number; write a text in quotes"),
+    ],
+)
+def test_no_other_is_a_certificate(value: Any, expected: str) -> None:
+    assert refusal(kind(Frontend, "certificates"), [value]) == expected

@@ -1,0 +1,67 @@
+"""What is known of a connection when it is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from termproxy.errors import Fault
+from termproxy.observability.record import ConnectionRecord, printable
+
+WHEN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
+
+
+def record(**known: object) -> ConnectionRecord:
+    return ConnectionRecord(time=WHEN, client="192.0.2.1:1", frontend="web", **known)  # type: ignore[arg-type]
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert record().as_line() == {
+        "time": WHEN,
+        "client": "192.0.2.1:1",
+        "frontend": "web",
+        "bytes_from_client": 0,
+        "bytes_from_backend": 0,
+        "seconds": 0.0,
+        "ended": "done",
+        "fault": "none",
+    }
+
+
+def test_what_is_known_to_be_false_or_nothing_is_not_left_out() -> None:
+    line = record(resumed=False, sni="").as_line()
+
+    assert line["resumed"] is False
+    assert line["sni"] == ""
+
+
+def test_the_fault_is_a_word() -> None:
+    assert record(fault=Fault.BACKEND).as_line()["fault"] == "backend"
+
+
+def test_durations_end_at_the_microsecond() -> None:
+    assert record(seconds=1.23456789).as_line()["seconds"] == 1.234568
+
+
+def test_a_line_is_json() -> None:
+    line = orjson.dumps(record(detail='a "quote"\n').as_line(), option=orjson.OPT_UTC_Z)
+
+    assert orjson.loads(line)["time"] == "2026-11-23T08:00:00.123456Z"
+    assert b"\n" not in line
+
+
+def test_a_plain_name_stays_as_it_is() -> None:
+    assert printable(b"www.example.com") == "www.example.com"
+
+
+def test_anything_else_is_shown_by_its_number() -> None:
+    assert printable(b"a\n\x1b[31m\xc3\xa9\x7f\0") == "a\\x0a\\x1b[31m\\xc3\\xa9\\x7f\\x00"
+
+
+@settings(deadline=None)
+@given(raw=st.binary())
+def test_nothing_that_a_terminal_obeys_gets_through(raw: bytes) -> None:
+    assert all(0x20 <= ord(mark) < 0x7F for mark in printable(raw))

@@ -1,0 +1,98 @@
+"""Where to listen and where to connect, as operators write it."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from termproxy.address import UNIX_PATH_MAX, Address, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "sockaddr"),
+    [
+        ("127.0.0.1:8443", socket.AF_INET, ("127.0.0.1", 8443)),
+        ("0.0.0.0:1", socket.AF_INET, ("0.0.0.0", 1)),
+        ("[::1]:65535", socket.AF_INET6, ("::1", 65535)),
+        ("[::]:443", socket.AF_INET6, ("::", 443)),
+        ("unix:/run/app.sock", socket.AF_UNIX, "/run/app.sock"),
+        ("unix:/a:b", socket.AF_UNIX, "/a:b"),
+    ],
+)
+def test_an_address_is_read_and_written_back(
+    text: str, family: socket.AddressFamily, sockaddr: tuple[str, int] | str
+) -> None:
+    address = parse_address(text)
+
+    assert address == Address(family, sockaddr)
+    assert str(address) == text
+    assert address.is_unix == (family is socket.AF_UNIX)
+
+
+def test_two_spellings_of_one_address_are_equal() -> None:
+    assert parse_address("[0:0:0:0:0:0:0:1]:443") == parse_address("[::1]:443")
+    assert parse_address("127.0.0.1:0443") == parse_address("127.0.0.1:443")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("8443", "'8443' has no port; write 127.0.0.1:8443, [::1]:8443 or unix:/path"),
+        ("", "'' has no port; write"),
+        ("[::1]", "'[::1]': an IPv6 address stands in brackets, as in [::1]:8443"),
+        ("::1:443", "'::1:443': an IPv6 address stands in brackets, as in [::1]:8443"),
+        ("localhost:443", "'localhost:443': 'localhost' is not an IP address; write 127.0.0.1"),
+        ("a.example:443", "'a.example:443': 'a.example' is not an IP address; write its IP address"),
+        ("127.0.0.1:", "'127.0.0.1:': '' is not a port; write a number from 1 to 65535"),
+        ("127.0.0.1:0", "'127.0.0.1:0': '0' is not a port"),
+        ("127.0.0.1:65536", "'65536' is not a port"),
+        ("127.0.0.1:-1", "'-1' is not a port"),
+        ("127.0.0.1:80 ", "'80 ' is not a port"),
+        ("127.0.0.1:http", "'http' is not a port"),
+        ("127.0.0.1:\u0668\u0660", "is not a port"),
+        ("127.0.0.1:²", "is not a port"),
+        (":443", "'' is not an IP address"),
+        ("[]:443", "'' is not an IP address"),
+        ("127.1:443", "'127.1' is not an IP address"),
+        ("010.0.0.1:443", "'010.0.0.1' is not an IP address"),
+        ("unix:run/app.sock", "'unix:run/app.sock': write the whole path, as in unix:/run/app.sock"),
+        ("unix:", "'unix:': write the whole path"),
+        ("unix:/" + "a" * UNIX_PATH_MAX, "a socket's path has at most 107 bytes"),
+        ("unix:/" + "é" * 54, "a socket's path has at most 107 bytes"),
+        ("unix:/a\0b", "'unix:/a\0b'"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_a_cure(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        parse_address(text)
+
+
+def test_the_longest_path_of_a_socket_fits(tmp_path: object) -> None:
+    longest = "unix:/" + "a" * (UNIX_PATH_MAX - 1)
+
+    assert str(parse_address(longest)) == longest
+
+
+@settings(deadline=None)
+@given(text=st.text("0123456789.:[]unix/abf% \n\0é", max_size=30))
+def test_whatever_is_written_is_an_address_or_a_value_error(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except ValueError as refused:
+        assert str(refused)  # noqa: PT017 - it is raised for some texts only
+    else:
+        assert parse_address(str(address)) == address
+
+
+@settings(deadline=None)
+@given(ip=st.ip_addresses(), port=st.integers(1, 65535))
+def test_every_ip_address_and_port_is_an_address(ip: object, port: int) -> None:
+    host = f"[{ip}]" if ":" in str(ip) else str(ip)
+    address = parse_address(f"{host}:{port}")
+
+    assert address.sockaddr == (str(ip), port)
+    assert parse_address(str(address)) == address

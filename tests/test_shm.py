@@ -1,0 +1,58 @@
+"""Memory that outlives a fork, and is seen on both sides of it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+
+import pytest
+
+from termproxy.shm import SharedWords
+
+
+def test_all_words_are_zero_at_first_and_hold_what_is_written() -> None:
+    memory = SharedWords("test", 4)
+    assert list(memory.words) == [0, 0, 0, 0]
+    memory.words[1] = 2**63 - 1
+    memory.words[2] = -(2**63)
+
+    assert list(memory.words) == [0, 2**63 - 1, -(2**63), 0]
+    memory.close()
+
+
+def test_whoever_has_the_descriptor_sees_the_same_words() -> None:
+    memory = SharedWords("test", 2)
+    with mmap.mmap(memory.fd, 16) as other:
+        memory.words[1] = 7
+        assert other[8] == 7
+        other[0] = 9
+        assert memory.words[0] == 9
+    memory.close()
+
+
+def test_a_child_s_words_are_ours() -> None:
+    """As a worker's counters are the master's."""
+    code = "import mmap, sys; mmap.mmap(int(sys.argv[1]), 8)[0] = 42"
+    memory = SharedWords("test", 1)
+    subprocess.run([sys.executable, "-c", code, str(memory.fd)], pass_fds=[memory.fd], check=True)
+
+    assert memory.words[0] == 42
+    memory.close()
+
+
+def test_the_descriptor_goes_to_no_program_by_itself() -> None:
+    memory = SharedWords("test", 1)
+    assert not os.get_inheritable(memory.fd)
+    memory.close()
+
+
+def test_after_close_nothing_is_left() -> None:
+    memory = SharedWords("test", 1)
+    memory.close()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(memory.fd)
+    with pytest.raises(ValueError, match="released"):
+        memory.words[0]

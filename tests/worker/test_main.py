@@ -1,0 +1,244 @@
+"""A worker's life, in a process of its own: its loop and its signals are the whole process's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.relay.ends import PATIENCE
+from tests.support.clients import NAME
+
+WORKER = """
+import json, logging, socket, sys
+from termproxy.address import parse_address
+from termproxy.backends.cluster import Cluster
+from termproxy.backends.server import Server
+from termproxy.config.schema import Limits, Timeouts
+from termproxy.observability.access_log import open_access_log
+from termproxy.observability.scoreboard import Scoreboard, Column, WorkerState
+from termproxy.tls.certificates import load_certificate
+from termproxy.tls.context import Policy, build_context
+from termproxy.worker.main import Assignment, Worker, has_hub
+from termproxy.worker.shared import Frontend
+from pathlib import Path
+
+logging.basicConfig(stream=sys.stderr)
+order = json.loads(sys.argv[1])
+context = build_context(load_certificate(Path(order["site"])), Policy())
+cluster = Cluster("app", [Server(parse_address(order["backend"]))])
+listener = socket.socket(fileno=order["listener"])
+listener.setblocking(False)
+scoreboard = Scoreboard()
+row = scoreboard.row(0)
+def say(*words):
+    print(*words, flush=True)
+assert not has_hub()
+worker = Worker(
+    Assignment(
+        slot=0,
+        row=row,
+        slot_beats=scoreboard.slot_beats,
+        listeners=[(Frontend("web", context, cluster), listener, 0)],
+        timeouts=Timeouts(drain=order["drain"], handshake=order.get("handshake", 10.0)),
+        limits=Limits(connections=10),
+        access_log=open_access_log(Path(order["log"])) if order["log"] else None,
+    ),
+    lambda: say("ready", WorkerState(row[Column.STATE]).name, row[Column.HEARTBEAT] > 0,
+                scoreboard.slot_beats[0] > 0, has_hub()),
+)
+worker.run()
+say("over", WorkerState(row[Column.STATE]).name, row[Column.OPEN], row[Column.ACCEPTED])
+"""
+
+
+class Life:
+    def __init__(
+        self, site: Path, folder: Path, drain: float, *, log: bool = True, **order: Any
+    ) -> None:
+        self.log = folder / "access.log"
+        self.backend = socket.create_server(("127.0.0.1", 0))
+        self.backend.settimeout(PATIENCE)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.address = listener.getsockname()
+            order |= {
+                "site": str(site),
+                "backend": f"127.0.0.1:{self.backend.getsockname()[1]}",
+                "listener": listener.fileno(),
+                "drain": drain,
+                "log": str(self.log) if log else "",
+            }
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", WORKER, json.dumps(order)],
+                pass_fds=[listener.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        self.socks: list[socket.socket] = [self.backend]
+        assert self.process.stdout is not None
+        self.first_word = self.process.stdout.readline().split()
+
+    def connect(self, trust: ssl.SSLContext) -> tuple[ssl.SSLSocket, socket.socket]:
+        raw = socket.create_connection(self.address, timeout=PATIENCE)
+        client = trust.wrap_socket(raw, server_hostname=NAME, suppress_ragged_eofs=False)
+        backend, _ = self.backend.accept()
+        backend.settimeout(PATIENCE)
+        self.socks += [client, backend]
+        return client, backend
+
+    def signal(self, signum: signal.Signals) -> None:
+        self.process.send_signal(signum)
+
+    def end(self) -> list[str]:
+        """Its last word, once it has ended by itself."""
+        out, self.errors = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, self.errors
+        return out.split()
+
+    def records(self) -> list[str]:
+        return [json.loads(line)["ended"] for line in self.log.read_text().splitlines()]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        for sock in self.socks:
+            sock.close()
+
+
+@pytest.fixture
+def lives() -> Iterator[list[Life]]:
+    lives: list[Life] = []
+    yield lives
+    for life in lives:
+        life.close()
+
+
+@pytest.fixture
+def life(site: Path, tmp_path: Path, lives: list[Life]) -> Life:
+    lives.append(Life(site, tmp_path, 30.0))
+    return lives[0]
+
+
+def refuses(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=PATIENCE).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    return False
+
+
+def wait_until_refused(address: tuple[str, int]) -> None:
+    give_up = time.perf_counter() + PATIENCE
+    while not refuses(address):
+        assert time.perf_counter() < give_up
+        time.sleep(0.01)
+
+
+def test_a_worker_is_ready_when_it_accepts_and_has_shown_life(life: Life) -> None:
+    assert life.first_word == ["ready", "ACCEPTING", "True", "True", "True"]
+
+
+def test_a_worker_without_connections_drains_at_once(life: Life) -> None:
+    life.signal(signal.SIGTERM)
+
+    assert life.end() == ["over", "DRAINING", "0", "0"]
+
+
+def test_a_drain_ends_when_the_connections_do(life: Life, trust: ssl.SSLContext) -> None:
+    client, backend = life.connect(trust)
+    life.signal(signal.SIGTERM)
+    wait_until_refused(life.address)
+    client.send(b"still served")
+    assert backend.recv(100) == b"still served"
+    assert life.process.poll() is None
+    backend.close()
+    assert client.recv(1) == b""
+    client.close()
+
+    assert life.end()[:3] == ["over", "DRAINING", "0"]
+    assert life.records()[-1] == "done"
+
+
+def test_a_drain_ends_at_its_cap(
+    site: Path, tmp_path: Path, lives: list[Life], trust: ssl.SSLContext
+) -> None:
+    lives.append(Life(site, tmp_path, 0.3))
+    lives[0].connect(trust)
+    lives[0].signal(signal.SIGTERM)
+
+    assert lives[0].end() == ["over", "DRAINING", "0", "1"]
+    assert lives[0].records() == ["drain_timeout"]
+    assert "1 connections outlived the drain" in lives[0].errors
+
+
+def test_a_second_request_to_drain_does_not_begin_it_anew(
+    site: Path, tmp_path: Path, lives: list[Life], trust: ssl.SSLContext
+) -> None:
+    lives.append(Life(site, tmp_path, 0.5))
+    lives[0].connect(trust)
+    begun = time.perf_counter()
+    for _ in range(4):
+        lives[0].signal(signal.SIGTERM)
+        time.sleep(0.2)
+
+    lives[0].end()
+    assert time.perf_counter() - begun < 5.0
+
+
+def test_an_end_at_once_waits_for_nobody(life: Life, trust: ssl.SSLContext) -> None:
+    client, _ = life.connect(trust)
+    life.signal(signal.SIGQUIT)
+
+    assert life.end()[0] == "over"
+    assert life.records() == ["drain_timeout"]
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+        client.recv(1)
+
+
+def test_deadlines_pass_while_nothing_else_happens(
+    site: Path, tmp_path: Path, lives: list[Life]
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0, handshake=0.2))
+    with socket.create_connection(lives[0].address, timeout=PATIENCE) as client:
+        client.send(b"\x16")  # the kernel keeps back those who say nothing
+        assert client.recv(1) == b""
+    lives[0].signal(signal.SIGTERM)
+    lives[0].end()
+
+    assert lives[0].records() == ["handshake_timeout"]
+
+
+def test_a_worker_needs_no_access_log(
+    site: Path, tmp_path: Path, lives: list[Life], trust: ssl.SSLContext
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0, log=False))
+    client, backend = lives[0].connect(trust)
+    client.send(b"x")
+    assert backend.recv(1) == b"x"
+    lives[0].signal(signal.SIGQUIT)
+
+    assert lives[0].end()[0] == "over"
+
+
+def test_a_hub_is_seen_once_there_is_one() -> None:
+    code = (
+        "from termproxy.worker.main import gevent_version, has_hub\n"
+        "import gevent\n"
+        "before = has_hub()\n"
+        "gevent.get_hub()\n"
+        "print(before, has_hub(), gevent_version() == gevent.__version__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False", "True", "True"]

@@ -1,0 +1,40 @@
+"""What the connections of one worker share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from termproxy.config.schema import Timeouts
+from termproxy.tls._openssl import Scratch
+from termproxy.worker.shared import Shared
+
+
+def shared() -> Shared:
+    loop: Any = None
+    return Shared(
+        loop=loop,
+        scratch=Scratch(1 << 16),
+        timeouts=Timeouts(),
+        row=memoryview(bytearray(128)).cast("q"),
+        access_log=None,
+    )
+
+
+def test_two_workers_share_nothing() -> None:
+    one, other = shared(), shared()
+
+    assert one.connections is not other.connections
+    assert one.deadlines is not other.deadlines
+    assert one.throttle is not other.throttle
+
+
+def test_room_that_nobody_waits_for_is_no_event() -> None:
+    shared().on_closed()
+
+
+def test_a_line_about_one_server_comes_once_a_second() -> None:
+    throttle = shared().throttle
+
+    assert throttle.admits("127.0.0.1:1", 10.0)
+    assert not throttle.admits("127.0.0.1:1", 10.9)
+    assert throttle.admits("127.0.0.1:1", 11.0)
