@@ -116,7 +116,10 @@ def ask(path: Path, question: dict[str, Any], *, timeout: float | None) -> dict[
         raise ControlError(f"no termproxy answers at {path}: {error.strerror or error}") from None
     if not received:
         raise ControlError(f"{path}: hung up without an answer")
-    answer: dict[str, Any] = orjson.loads(received)
+    try:
+        answer: dict[str, Any] = orjson.loads(received)
+    except orjson.JSONDecodeError:
+        raise ControlError(f"{path}: what answers there is not termproxy") from None
     if "error" in answer:
         raise ControlError(f"{path}: {answer['error']}")
     return answer

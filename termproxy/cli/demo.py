@@ -34,7 +34,8 @@ def demo(listen: str) -> None:
             "backend": [address],
             "user": UNPRIVILEGED if os.getuid() == 0 else "",
         }
-        status = Arbiter(lambda: flag_source(flags), lambda: announce(listen, ca)).run()
+        arbiter = Arbiter(lambda: flag_source(flags), lambda: announce(listen, ca), may_reload=False)
+        status = arbiter.run()
     sys.exit(status)
 
 

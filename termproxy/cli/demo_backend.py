@@ -31,14 +31,18 @@ class Mirror(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    try:
+        serve_until_left()
+    except KeyboardInterrupt:
+        pass  # Ctrl-C in the demo's terminal reaches us, too
+
+
+def serve_until_left() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"127.0.0.1:{server.server_address[1]}", flush=True)  # noqa: T201 - its one answer
-    try:
-        sys.stdin.read()
-    except KeyboardInterrupt:
-        pass  # Ctrl-C in the demo's terminal reaches us, too
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

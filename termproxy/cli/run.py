@@ -72,8 +72,13 @@ def flag_source(flags: dict[str, Any]) -> FlagSource:
         if flags.get(name):
             values[name] = flags[name]
     if flags.get("workers"):
-        values["workers"] = int(flags["workers"]) if flags["workers"].isdigit() else flags["workers"]
+        values["workers"] = number_or_text(flags["workers"])
     return FlagSource(values, _FLAGS)
+
+
+def number_or_text(text: str) -> int | str:
+    """As TOML would have it: "auto" is a text and 4 is not."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 _FLAGS: dict[Path_, str] = {

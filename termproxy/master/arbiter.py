@@ -44,7 +44,7 @@ DESCRIPTORS_BESIDES = 64
 
 _SIGNALS: dict[type, signal.Signals] = {
     decide.AskToDrain: signal.SIGTERM,
-    decide.EndNow: signal.SIGQUIT,
+    decide.EndNow: signal.SIGINT,
     decide.Abort: signal.SIGABRT,
     decide.Kill: signal.SIGKILL,
 }
@@ -82,12 +82,18 @@ class LastReload:
 
 class Arbiter:
     """Runs one server.  `read_source` gives the configuration, anew for each reload; `on_serving` is
-    called once, when the first workers accept clients.
+    called once, when the first workers accept clients.  Where there is nothing to reload, HUP is the
+    closed terminal's, and stops.
     """
 
     def __init__(
-        self, read_source: Callable[[], Source], on_serving: Callable[[], None] = lambda: None
+        self,
+        read_source: Callable[[], Source],
+        on_serving: Callable[[], None] = lambda: None,
+        *,
+        may_reload: bool = True,
     ) -> None:
+        self._may_reload = may_reload
         self._read_source = read_source
         self._on_serving = on_serving
         self._selector = selectors.DefaultSelector()
@@ -309,11 +315,11 @@ class Arbiter:
             match signum:
                 case signal.SIGCHLD:
                     self._reap()
-                case signal.SIGHUP:
+                case signal.SIGHUP if self._may_reload:
                     self._reload()
                 case signal.SIGTERM | signal.SIGQUIT if not self._supervisor.stopping:
                     self._stop(now)
-                case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT:
+                case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
                     self._stop_now(now)
                 case _:
                     log.warning("%s: %s is not built yet", signum.name, _NOT_YET[signum])

@@ -89,8 +89,7 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         worker = Worker(assignment, report_ready)
         _give_up_rights(user)
         _die_with(master)
-        for signum in (signal.SIGINT, signal.SIGHUP):  # the terminal's; the master decides
-            signal.signal(signum, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master decides what a reload is
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         worker.run()
         status = 0

@@ -345,6 +345,7 @@ class ClientConnection:
         try:
             if self.phase is not Phase.LINGERING:
                 self._report("drain_timeout", Fault.NONE, "the worker stopped before the client did")
+            self._reset_backend()
             self.close()
         except Exception as error:  # noqa: BLE001 - see _crashed
             self._crashed(error)

@@ -71,8 +71,10 @@ class Worker:
 
     def run(self) -> None:
         """Returns when the worker has drained, or was told to end at once."""
-        for signum, callback in ((signal.SIGTERM, self.drain), (signal.SIGQUIT, self._end_now)):
-            self._loop.signal(signum).start(callback)
+        # As the master takes them: a signal to every process does what one to the master does.
+        for signum in (signal.SIGTERM, signal.SIGQUIT):
+            self._loop.signal(signum).start(self.drain)
+        self._loop.signal(signal.SIGINT).start(self._end_now)
         timer = self._loop.timer(TICK, TICK)
         timer.start(self._tick)
         self._tick()

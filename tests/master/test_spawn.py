@@ -50,7 +50,7 @@ def status_of(pid):
 def descriptors(pid="self"):
     return sorted(os.listdir(f"/proc/{pid}/fd"))
 
-def end(pid, signum=signal.SIGQUIT):
+def end(pid, signum=signal.SIGINT):
     os.kill(pid, signum)
     return os.waitpid(pid, 0)[1]
 """

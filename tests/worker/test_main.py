@@ -198,7 +198,7 @@ def test_a_second_request_to_drain_does_not_begin_it_anew(
 
 def test_an_end_at_once_waits_for_nobody(life: Life, trust: ssl.SSLContext) -> None:
     client, _ = life.connect(trust)
-    life.signal(signal.SIGQUIT)
+    life.signal(signal.SIGINT)
 
     assert life.end()[0] == "over"
     assert life.records() == ["drain_timeout"]
@@ -226,7 +226,7 @@ def test_a_worker_needs_no_access_log(
     client, backend = lives[0].connect(trust)
     client.send(b"x")
     assert backend.recv(1) == b"x"
-    lives[0].signal(signal.SIGQUIT)
+    lives[0].signal(signal.SIGINT)
 
     assert lives[0].end()[0] == "over"
 
