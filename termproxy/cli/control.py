@@ -110,7 +110,10 @@ def ask(path: Path, question: dict[str, Any], *, timeout: float | None) -> dict[
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)
             sock.connect(str(path))
-            sock.sendall(orjson.dumps(question) + b"\n")
+            try:
+                sock.sendall(orjson.dumps(question) + b"\n")
+            except BrokenPipeError:
+                pass  # it has answered already: too many ask at once
             received = _read_line(sock)
     except OSError as error:
         raise ControlError(f"no termproxy answers at {path}: {error.strerror or error}") from None

@@ -23,6 +23,7 @@ BACK_OFF_MAX = 30.0  # seconds
 
 START_TIMEOUT = 30.0  # seconds for a worker to become ready
 HEARTBEAT_TIMEOUT = 5.0  # seconds of silence, twenty ticks, until a worker counts as hung
+SLEPT = 1.0  # seconds between two ticks, four missed, tell that the master itself was stopped
 ABORT_GRACE = 1.0  # seconds from SIGABRT to SIGKILL: to write where it hung
 DRAIN_GRACE = 2.0  # seconds past its own cap until a draining worker is killed
 
@@ -115,6 +116,8 @@ class Supervisor:
         self.candidate: int | None = None
         self.workers: dict[int, WorkerProcess] = {}
         self.stopping = False
+        self._last_tick: float | None = None
+        self._awake_since = 0.0
         self._slots: list[_Slot] = []
         self._candidate_slots = 0
         self._drain: dict[int, float] = {}
@@ -170,6 +173,9 @@ class Supervisor:
 
     def on_tick(self, now: float, beats: Mapping[int, float]) -> Iterator[Action]:
         """Time has passed.  `beats` tells when each worker last showed life."""
+        if self._last_tick is not None and now - self._last_tick > SLEPT:
+            self._awake_since = now  # we were stopped, and the workers perhaps with us
+        self._last_tick = now
         for worker in list(self.workers.values()):
             yield from self._look_after(worker, now, beats.get(worker.pid, 0.0))
         if not self.stopping:
@@ -229,7 +235,7 @@ class Supervisor:
         match worker.phase:
             case Phase.KILLED:
                 return
-            case Phase.READY | Phase.DRAINING if now - max(beat, worker.spawned_at) > HEARTBEAT_TIMEOUT:
+            case Phase.READY | Phase.DRAINING if self._is_silent(worker, now, beat):
                 worker.phase = Phase.ABORTED
                 worker.deadline = now + ABORT_GRACE
                 yield Abort(worker.pid)
@@ -238,6 +244,9 @@ class Supervisor:
             case _ if now >= worker.deadline:
                 worker.phase = Phase.KILLED
                 yield Kill(worker.pid)
+
+    def _is_silent(self, worker: WorkerProcess, now: float, beat: float) -> bool:
+        return now - max(beat, worker.spawned_at, self._awake_since) > HEARTBEAT_TIMEOUT
 
     def _plan_replacement(self, number: int, spawned_at: float, now: float) -> None:
         slot = self._slots[number]

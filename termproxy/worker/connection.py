@@ -1,7 +1,8 @@
 """READ FIRST.  One client, from accept to close.
 
-    HANDSHAKE ──▶ CONNECTING ──▶ RELAYING ──▶ CLOSED
-        └───────▶ LINGERING ────────────────────┘
+    HANDSHAKE ──▶ CONNECTING ──▶ RELAYING ──────▶ CLOSED
+        │                            │                ▲
+        └────────────────────────────┴─▶ LINGERING ───┘
 
 `phase` names what is awaited, and the methods below stand in the order in which they run.  Every phase
 has a deadline, kept by the worker's wheel.  The two pumps do the copying; this file decides what an end
@@ -36,8 +37,8 @@ from termproxy.worker.shared import Frontend, Shared
 
 log = logging.getLogger("worker")
 
-# After a refused handshake the client gets this long to read our alert: closing a socket that still
-# holds unread bytes sends a reset, and a reset destroys what the client has not read yet.
+# A client that is still sending gets this long to read our last words: closing a socket that holds
+# unread bytes sends a reset, and a reset destroys what the client has not read yet.
 LINGER = 1.0  # seconds
 LINGER_READ = 65536  # bytes at a time, thrown away
 
@@ -191,7 +192,8 @@ class ClientConnection:
             self.close()
             return
         self._shared.deadlines.set(self, clock.monotonic() + LINGER)
-        self._readable.stop()
+        self._stop(self._readable)
+        self._readable = self._shared.loop.io(self._fd, Ready.READABLE)
         self._readable.start(self._on_last_bytes)
 
     def _on_last_bytes(self) -> None:
@@ -216,6 +218,7 @@ class ClientConnection:
         try:
             backend = self._connecting.advance()
         except BackendError as error:
+            self._server = self._connecting.server
             self._shut_down_tls()
             self._report(error.reason, error.fault, str(error))
             self.close()
@@ -261,10 +264,12 @@ class ClientConnection:
         assert self._to_backend is not None  # noqa: S101 - of this phase
         if self._to_client.ended and self._to_backend.ended:
             if self._backend_lost is not None:
+                # What the client is still sending is of no use, but it has an answer to read.
                 self._report_backend_lost(self._backend_lost)
+                self._linger(b"")
             else:
                 self._report("done", Fault.NONE)
-            self.close()
+                self.close()
 
     def _on_relay_failure(self, pump: Pump, error: Exception) -> None:
         if isinstance(error, TlsError):
@@ -274,7 +279,7 @@ class ClientConnection:
         elif pump is self._to_backend:
             # It will not read more, but what it has sent before may still be on its way.
             self._backend_lost = error
-            if error.errno == errno.ECONNRESET and self._to_client is not None:
+            if error.errno != errno.EPIPE and self._to_client is not None:
                 # send() took the socket's error: recv() will call the cut an end (EPIPE came after one).
                 self._to_client.source_was_cut = True
             pump.close()

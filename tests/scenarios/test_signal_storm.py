@@ -1,0 +1,67 @@
+"""Signals of every kind, in any order: the server settles in one generation, and ends when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+
+import pytest
+
+from tests.conftest import Dial, Serve
+from tests.support.backends import Backend
+from tests.support.clients import exchange
+from tests.support.processes import session_members
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+NOT_OURS = [
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_storm_one_generation_serves_and_term_ends_it(
+    serve: Serve, dial: Dial, seed: int
+) -> None:
+    rand = random.Random(seed)
+    with Backend() as backend, serve(backend.address, workers=2, timeouts={"drain": 1}) as server:
+        for _ in range(60):
+            match rand.randrange(4):
+                case 0 | 1:
+                    server.signal(signal.SIGHUP)
+                case 2:
+                    server.signal(rand.choice(NOT_OURS))
+                case _:
+                    end_some_worker(server, rand)
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: has_settled(server), "one generation is left, and whole", seconds=40)
+        for _ in range(10):
+            with dial(server) as client:
+                assert exchange(client) == b"ping"
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGTERM)
+        assert server.wait_until_gone() == 0
+
+
+def end_some_worker(server: Server, rand: random.Random) -> None:
+    """Starting, serving or draining, whichever it is."""
+    workers = [pid for pid in session_members(server.pid) if pid != server.pid]
+    if workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rand.choice(workers), rand.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGABRT]))
+
+
+def has_settled(server: Server) -> bool:
+    status = server.status()
+    return (
+        status["starting_generation"] is None
+        and [(worker["state"], worker["generation"]) for worker in status["workers"]]
+        == [("ready", status["generation"])] * 2
+    )
