@@ -223,7 +223,7 @@ def line_of(text: str, path: Path_) -> int | None:
         whole, values = _whole_statements(lines, (begin + end) // 2 + 1, end)
         if values is None:
             end = (begin + end) // 2
-        elif _holds(values, path):
+        elif holds(values, path):
             found, end = True, (begin + end) // 2
         else:
             begin = whole
@@ -240,7 +240,8 @@ def _whole_statements(lines: list[str], least: int, most: int) -> tuple[int, Any
     return most, None
 
 
-def _holds(values: Any, path: Path_) -> bool:
+def holds(values: Any, path: Path_) -> bool:
+    """Whether there is something at `path`."""
     for part in path:
         try:
             values = values[part]

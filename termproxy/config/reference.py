@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from termproxy.address import Address
-from termproxy.config.load import Path_, Source
+from termproxy.config.load import Path_, Source, holds
 from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, key_of, kind_of
 
 HEADER = """\
@@ -58,7 +58,7 @@ def _dump_table(table: Any, source: Source, path: Path_) -> Iterator[str]:
         value = getattr(table, spec.name)
         here = (*path, key_of(spec))
         if kind_of(spec) is not None:
-            origin = source.where(here) if _is_given(source.values, here) else "default"
+            origin = source.where(here) if holds(source.values, here) else "default"
             comment = "".join(mark if mark.isprintable() else "?" for mark in origin)
             yield f"{key_of(spec)} = {_toml(value, spec)}  # {comment}"
         else:
@@ -86,15 +86,6 @@ def _header(path: Path_) -> str:
     names = [part for part in path if isinstance(part, str)]
     bare = [name if re.fullmatch("[A-Za-z0-9_-]+", name) else _quote(name) for name in names]
     return ".".join(bare)
-
-
-def _is_given(values: Any, path: Path_) -> bool:
-    for part in path:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
 
 
 def _toml(value: Any, spec: Field[Any]) -> str:
