@@ -19,6 +19,8 @@ VERBS = {
     "check": "config",
     "config": "config",
     "demo": "demo",
+    "certs": "control",
+    "explain": "explain",
     "status": "control",
     "stop": "control",
 }

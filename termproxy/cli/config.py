@@ -11,6 +11,7 @@ from termproxy import clock
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.config.reference import dump
 from termproxy.master.generation import check as check_source
+from termproxy.worker.assembly import findings_of
 
 FILE = click.option(
     "-c",
@@ -24,13 +25,19 @@ FILE = click.option(
 
 @click.command()
 @FILE
-def check(file: Path) -> None:
+@click.option("--deep", is_flag=True, help="Also tell what is weak, shuffled, or served by another.")
+def check(file: Path, deep: bool) -> None:  # noqa: FBT001 - click's way
     """Say whether a configuration could serve: it, its certificates and keys.
 
     Every problem is told, with file, line and cure.  Warnings do not fail.
     """
-    checked = check_source(FileSource.read(absolute(file)), uid=os.getuid(), now=clock.utc_now())
-    for warning in checked.warnings:
+    now = clock.utc_now()
+    checked = check_source(FileSource.read(absolute(file)), uid=os.getuid(), now=now)
+    warnings = list(checked.warnings)
+    if deep:
+        for site in checked.sites:
+            warnings += findings_of(site.store.certificates, now)
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{file}: fine")
 

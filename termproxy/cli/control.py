@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.errors import ControlError
@@ -89,6 +89,38 @@ WORKER_COLUMNS = {
     "handshakes": "handshakes",
     "handshakes_failed": "failed",
 }
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+@click.option(
+    "--expiring-within", type=int, metavar="DAYS", help="Exit with 1 when one expires by then."
+)
+def certs(control: Path | None, file: Path | None, as_json: bool, expiring_within: int | None) -> None:  # noqa: FBT001
+    """The certificates that a running termproxy serves, soonest to expire first."""
+    answer = ask(control_path(control, file), {"verb": "certs"}, timeout=ANSWER_TIMEOUT)
+    certificates = answer["certificates"]
+    if as_json:
+        click.echo(orjson.dumps(certificates, option=orjson.OPT_INDENT_2))
+    else:
+        table = Table("days left", "names", "key", "issuer", "frontend", Column("file", overflow="fold"))
+        for each in certificates:
+            names = ", ".join(each["names"]) or "(none)"
+            table.add_row(
+                str(each["days_left"]),
+                names,
+                each["key_type"],
+                each["issuer"],
+                each["frontend"],
+                each["file"],
+            )
+        Console().print(table)
+    if expiring_within is not None:
+        expiring = [c for c in certificates if c["days_left"] < expiring_within]
+        if expiring:
+            raise ControlError(f"{len(expiring)} certificate(s) expire within {expiring_within} days")
 
 
 def control_path(control: Path | None, file: Path | None) -> Path:

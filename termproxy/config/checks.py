@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from termproxy.config.schema import Config
+from termproxy.config.policy import Policy, effective_policy
+from termproxy.config.schema import Config, Frontend, Host, TlsPolicy
 
 Finding = tuple[tuple[str | int, ...], str, str]  # where, what, cure
 
@@ -17,15 +18,21 @@ def problems(config: Config) -> Iterator[Finding]:
     yield from _clusters_that_are_missing(config)
     yield from _names_used_twice(config)
     yield from _addresses_used_twice(config)
-    yield from _too_many_certificates(config)
+    yield from _hosts_named_twice(config)
+    yield from _policies_that_contradict_themselves(config)
 
 
 def _clusters_that_are_missing(config: Config) -> Iterator[Finding]:
     for index, frontend in enumerate(config.frontends):
-        if frontend.cluster not in config.clusters:
-            close = difflib.get_close_matches(frontend.cluster, config.clusters, n=1)
-            cure = f"did you mean {close[0]!r}?" if close else f"write [cluster.{frontend.cluster}]"
-            yield ("frontend", index, "cluster"), f"there is no cluster {frontend.cluster!r}", cure
+        wanted: list[tuple[tuple[str | int, ...], str]] = [(("frontend", index), frontend.cluster)]
+        for number, host in enumerate(frontend.hosts):
+            if host.cluster is not None:
+                wanted.append((("frontend", index, "host", number), host.cluster))
+        for path, cluster in wanted:
+            if cluster not in config.clusters:
+                close = difflib.get_close_matches(cluster, config.clusters, n=1)
+                cure = f"did you mean {close[0]!r}?" if close else f"write [cluster.{cluster}]"
+                yield (*path, "cluster"), f"there is no cluster {cluster!r}", cure
 
 
 def _names_used_twice(config: Config) -> Iterator[Finding]:
@@ -47,11 +54,48 @@ def _addresses_used_twice(config: Config) -> Iterator[Finding]:
             seen[address] = frontend.name
 
 
-def _too_many_certificates(config: Config) -> Iterator[Finding]:
+def _hosts_named_twice(config: Config) -> Iterator[Finding]:
     for index, frontend in enumerate(config.frontends):
-        if len(frontend.certificates) > 1:
-            yield (
-                ("frontend", index, "certificates"),
-                f"{len(frontend.certificates)} certificates",
-                "name one: choosing among several by name is not built yet",
-            )
+        seen: set[str] = set()
+        for number, host in enumerate(frontend.hosts):
+            for name in host.names:
+                if name in seen:
+                    path = ("frontend", index, "host", number, "names")
+                    yield path, f"{name} is in two host blocks", "give each name to one"
+                seen.add(name)
+
+
+def _policies_that_contradict_themselves(config: Config) -> Iterator[Finding]:
+    for index, frontend in enumerate(config.frontends):
+        policies: list[tuple[tuple[str | int, ...], Policy]] = [
+            (("frontend", index, "tls"), effective_policy(frontend, None))
+        ]
+        policies += [
+            (("frontend", index, "host", number), effective_policy(frontend, host))
+            for number, host in enumerate(frontend.hosts)
+        ]
+        for path, policy in policies:
+            if policy.max_version and policy.max_version < policy.min_version:
+                what = f"no version is from {policy.min_version} to {policy.max_version}"
+                yield (*path, "max_version"), what, "raise max_version, or lower min_version"
+            if policy.client_auth != "off" and policy.client_ca is None:
+                what = f'client_auth is "{policy.client_auth}", but nobody may issue certificates'
+                yield (*path, "client_auth"), what, "name the issuers in client_ca"
+        yield from _settings_without_effect(frontend, index)
+
+
+def _settings_without_effect(frontend: Frontend, index: int) -> Iterator[Finding]:
+    """CAs and CRLs of a block for whose names no client is asked for a certificate."""
+    blocks: list[tuple[tuple[str | int, ...], TlsPolicy, list[Host | None]]] = [
+        (("frontend", index, "tls"), frontend.tls, [None, *frontend.hosts])
+    ]
+    blocks += [
+        (("frontend", index, "host", number), host, [host]) for number, host in enumerate(frontend.hosts)
+    ]
+    for path, block, concerned in blocks:
+        if any(effective_policy(frontend, host).client_auth != "off" for host in concerned):
+            continue
+        for name in ("client_ca", "client_crl"):
+            if getattr(block, name) is not None:
+                what = f'{name} has no effect: client_auth is "off"'
+                yield (*path, name), what, 'write client_auth = "required" or "optional"'

@@ -13,7 +13,7 @@ from typing import Any
 
 from termproxy.address import Address
 from termproxy.config.load import Path_, Source, holds
-from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, key_of, kind_of
+from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, Host, key_of, kind_of
 
 HEADER = """\
 # Every setting of termproxy, with its default.  Generated from termproxy/config/schema.py by
@@ -34,6 +34,8 @@ def reference() -> str:
         if "section" in spec.metadata:
             blocks += [f"\n# {spec.metadata['help']}\n[frontend.{key_of(spec)}]"]
             blocks += _settings(spec.metadata["section"])
+    blocks += ["\n# What differs for some names."]
+    blocks += ["[[frontend.host]]", *_settings(Host)]
     blocks += ["\n# Where they are forwarded to.\n[cluster.app]", *_settings(Cluster)]
     return "\n".join(blocks) + "\n"
 
@@ -42,9 +44,11 @@ def _settings(cls: type) -> Iterator[str]:
     for spec in fields(cls):
         kind = kind_of(spec)
         if kind is not None:
-            value = spec.metadata["example"] if spec.default is MISSING else spec.default
+            is_open = spec.default is None and spec.metadata["example"] is not None
+            value = spec.metadata["example"] if is_open or spec.default is MISSING else spec.default
             notes = textwrap.wrap(f"{spec.metadata['help']}  ({kind.expects})", width=96)
-            yield ("\n".join(f"# {note}" for note in notes) + f"\n{key_of(spec)} = {_toml(value, spec)}")
+            text = "\n".join(f"# {note}" for note in notes)
+            yield f"{text}\n{'# ' if is_open else ''}{key_of(spec)} = {_toml(value, spec)}"
 
 
 def dump(config: Config, source: Source) -> str:
@@ -57,6 +61,8 @@ def _dump_table(table: Any, source: Source, path: Path_) -> Iterator[str]:
     for spec in fields(table):
         value = getattr(table, spec.name)
         here = (*path, key_of(spec))
+        if value is None and spec.metadata.get("example") is not None:
+            continue  # not given, and something else says what holds
         if kind_of(spec) is not None:
             origin = source.where(here) if holds(source.values, here) else "default"
             comment = "".join(mark if mark.isprintable() else "?" for mark in origin)
@@ -102,6 +108,8 @@ def _literal(value: Any) -> str:
             return _quote(str(value))
         case CertificateFiles(chain=chain, key=None):
             return _quote(str(chain))
+        case dict():
+            return f"{{ {', '.join(f'{k} = {_literal(v)}' for k, v in value.items())} }}"
         case CertificateFiles(chain=chain, key=key):
             return f"{{ chain = {_quote(str(chain))}, key = {_quote(str(key))} }}"
         case _:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from termproxy.address import Address, parse_address
+from termproxy.hostname import is_host_name
 
 
 class BadValue(ValueError):  # noqa: N818 - it reads as what it is: raise BadValue(what, cure)
@@ -170,6 +171,17 @@ def _listen(value: Any, base: Path) -> Address:
     return address
 
 
+def _host_pattern(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    name = text.removeprefix("*.")
+    if not is_host_name(name):
+        raise BadValue(
+            f"{text!r} is not a host name",
+            "write it in lower case, an international one as its A-label (xn--…), *. for one label",
+        )
+    return text
+
+
 def _server(value: Any, base: Path) -> Address:
     if isinstance(value, dict):
         _only_keys(value, {"address"})
@@ -261,8 +273,92 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    min_version: str = setting("The oldest TLS version a client may use.", choice("1.2", "1.3"), "1.2")
+class TlsPolicy:
+    """What is demanded of clients.  None: as the frontend has it, or else the preset."""
+
+    preset: str | None = setting(
+        "Mozilla's guideline, version 5.7: what the settings below are when they are not given.",
+        choice("intermediate", "modern"),
+        None,
+        example="intermediate",
+    )
+    min_version: str | None = setting(
+        "The oldest TLS version a client may use.", choice("1.2", "1.3"), None, example="1.2"
+    )
+    max_version: str | None = setting(
+        "The newest TLS version a client may use.", choice("1.2", "1.3"), None, example="1.3"
+    )
+    ciphers: tuple[str, ...] | None = setting(
+        "For TLS 1.2, by OpenSSL's names, best first.",
+        some(_text, "a list of names"),
+        None,
+        example=["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"],
+    )
+    ciphersuites: tuple[str, ...] | None = setting(
+        "For TLS 1.3, best first.",
+        some(_text, "a list of names"),
+        None,
+        example=["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"],
+    )
+    groups: tuple[str, ...] | None = setting(
+        "For the key exchange, best first.",
+        some(_text, "a list of names"),
+        None,
+        example=["X25519", "P-256"],
+    )
+    signature_algorithms: tuple[str, ...] | None = setting(
+        "What handshakes are signed with, best first.",
+        some(_text, "a list of names"),
+        None,
+        example=["ECDSA+SHA256", "RSA-PSS+SHA256"],
+    )
+    alpn: tuple[str, ...] | None = setting(
+        "Protocols we agree to by ALPN, best first; a client that offers none of them is refused.",
+        some(_text, "a list of names"),
+        None,
+        example=["http/1.1"],
+    )
+    client_auth: str | None = setting(
+        "Whether a client must show a certificate.",
+        choice("off", "optional", "required"),
+        None,
+        example="off",
+    )
+    client_ca: Path | None = setting(
+        "Who issues clients' certificates.", Kind("a PEM file", _file), None, example="clients.pem"
+    )
+    client_crl: Path | None = setting(
+        "Which of them are revoked: a CRL for every CA of the chain.",
+        Kind("a PEM file", _file),
+        None,
+        example="clients.crl",
+    )
+    client_depth: int | None = setting(
+        "How many intermediates there may be.", whole(0, 16), None, example=4
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls(TlsPolicy):
+    unknown_name: str = setting(
+        "A client that asks for no name of ours: the first certificate, or an alert.",
+        choice("default", "reject"),
+        "default",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host(TlsPolicy):
+    """What differs for some names of a frontend."""
+
+    names: tuple[str, ...] = setting(
+        "The names; *.example.com stands for one label more.",
+        some(_host_pattern, 'a list, as in ["api.example.com", "*.api.example.com"]'),
+        example=["api.example.com", "*.api.example.com"],
+    )
+    cluster: str | None = setting(
+        "Which cluster gets these connections.", Kind("a name", _name), None, example="api"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,11 +374,15 @@ class Frontend:
         "Which [cluster.NAME] gets the connections.", Kind("a name", _name), example="app"
     )
     certificates: tuple[CertificateFiles, ...] = setting(
-        "The certificate: a PEM file with chain and key, or a table that names both.",
-        some(_certificate, 'a list, as in ["site.pem"] or [{ chain = "site.crt", key = "site.key" }]'),
-        example=["site.pem"],
+        "PEM files with chain and key, globs or folders of them, or tables that name both.",
+        some(_certificate, 'a list, as in ["certs/*.pem", { chain = "site.crt", key = "site.key" }]'),
+        example=["certs/*.pem", {"chain": "site.crt", "key": "site.key"}],
     )
     tls: Tls = section(Tls, "What is demanded of clients.")
+    hosts: tuple[Host, ...] = field(
+        default=(),
+        metadata={"key": "host", "sections": Host, "help": "What differs for some names."},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

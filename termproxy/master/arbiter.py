@@ -12,9 +12,11 @@ import platform
 import resource
 import selectors
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,6 +26,7 @@ from termproxy.config.load import Source
 from termproxy.errors import ConfigError, StartError
 from termproxy.master import supervisor as decide
 from termproxy.master.control import ControlSocket, Request
+from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, build, check
 from termproxy.master.listeners import Listeners
 from termproxy.master.notify import notify
@@ -33,7 +36,10 @@ from termproxy.master.spawn import READY, REASON_MAX, spawn
 from termproxy.observability import logs
 from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Scoreboard
 from termproxy.tls._openssl import openssl_version
+from termproxy.tls.certificates import Certificate
+from termproxy.worker.explanation import explain
 from termproxy.worker.main import Assignment, gevent_version
+from termproxy.worker.orders import order
 
 log = logging.getLogger("master")
 
@@ -53,6 +59,8 @@ _LAST_RESORTS: dict[type, str] = {
     decide.Kill: "does not go: killing it",
 }
 
+ORDERS_SEND = 1 << 16  # bytes at a time
+
 _NOT_YET = {
     signal.SIGUSR1: "reopening logs (use HUP)",
     signal.SIGUSR2: "upgrading",
@@ -68,6 +76,8 @@ class Child:
 
     row: int
     startup_fd: int | None
+    orders: socket.socket
+    unsent: bytearray = field(default_factory=bytearray)  # orders that the worker has not taken yet
     said: bytes = b""
 
 
@@ -110,6 +120,7 @@ class Arbiter:
         self._started = clock.utc_now()
         self._next_number = 1
         self._exit_status: int | None = None
+        self._file_watch = FileWatch()
         self._inbox: SignalInbox
         self._pidfile: Pidfile | None = None
         self._control: ControlSocket | None = None
@@ -121,6 +132,7 @@ class Arbiter:
         logs.set_up(config.log.level)
         self._inbox = SignalInbox()
         self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
+        self._selector.register(self._file_watch.fd, selectors.EVENT_READ, self._file_watch.on_events)
         try:
             if config.pidfile is not None:
                 self._pidfile = Pidfile(config.pidfile)
@@ -152,6 +164,8 @@ class Arbiter:
         self._act(self._supervisor.on_tick(now, beats))
         if self._control is not None:
             self._control.expire(now)
+        if self._file_watch.is_due(now) or self._has_one_changed_validity():
+            self._renew_certificates()
 
     # What the Supervisor decided.
 
@@ -185,13 +199,16 @@ class Arbiter:
         assignment = self._assignment(self._generations[action.generation], action.slot, row)
         user = self._generations[action.generation].user
         try:
-            pid, startup_fd = spawn(assignment, user, self._leave_master)
+            spawned = spawn(assignment, user, self._leave_master)
         except OSError as error:
             self._scoreboard.return_row(row)
             self._act(self._supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
             return
-        self._children[pid] = Child(row, startup_fd)
-        self._selector.register(startup_fd, selectors.EVENT_READ, lambda t: self._on_word(pid, t))
+        pid = spawned.pid
+        self._children[pid] = Child(row, spawned.startup_fd, spawned.orders)
+        self._selector.register(
+            spawned.startup_fd, selectors.EVENT_READ, lambda now: self._on_word(pid, now)
+        )
         self._supervisor.on_spawned(action, pid, now)
         log.debug("worker %d: slot %d of generation %d", pid, action.slot, action.generation)
 
@@ -206,6 +223,7 @@ class Arbiter:
             row=self._scoreboard.row(row),
             slot_beats=self._scoreboard.slot_beats,
             listeners=listeners,
+            assemblies=[site.assembly for site in generation.sites],
             timeouts=generation.config.timeouts,
             limits=generation.config.limits,
             access_log=generation.access_log,
@@ -221,7 +239,9 @@ class Arbiter:
             self._control.close()
         for request in self._told_when_stopped:
             request.sock.close()
+        self._file_watch.close()
         for child in self._children.values():
+            child.orders.close()
             if child.startup_fd is not None:
                 os.close(child.startup_fd)
 
@@ -262,6 +282,9 @@ class Arbiter:
         else:
             self._reload_ended(ok=True, detail=f"generation {generation.number} serves")
         logs.set_up(generation.config.log.level)
+        self._watch_files(generation)
+        # Files may have changed since this generation read them: only one in force is renewed.
+        self._file_watch.look_now(clock.monotonic())
         self._reload_if_asked_again()
 
     def _dropped(self, generation: Generation, reason: str) -> None:
@@ -308,6 +331,66 @@ class Arbiter:
             if getattr(old, name) != getattr(config, name):
                 log.warning("a changed %s takes a restart; the old one stays", name)
 
+    # Certificates that change while they are served.
+
+    def _watch_files(self, generation: Generation) -> None:
+        folders: set[Path] = set()
+        for site in generation.sites:
+            folders |= site.store.directories()
+        self._file_watch.watch(folders, clock.monotonic())
+
+    def _renew_certificates(self) -> None:
+        """Show what the files hold now, in every worker, without a new one."""
+        number = self._supervisor.in_force
+        if number is None or self._supervisor.stopping:
+            return
+        generation = self._generations[number]
+        for index, site in enumerate(generation.sites):
+            before = site.assembly.certificates
+            problems, changed = site.renew(clock.utc_now())
+            for _, what, cure in problems:
+                log.error("what was served before stays: %s; %s", what, cure)
+            if changed:
+                after = site.assembly.certificates
+                self._order_workers(number, order(index, before, after, site.store.pem))
+                log.info("frontend %s: renewed %s", site.assembly.config.name, _renewed(before, after))
+        self._watch_files(generation)
+
+    def _has_one_changed_validity(self) -> bool:
+        generation = self._generations.get(self._supervisor.in_force or 0)
+        utc_now = clock.utc_now()
+        return generation is not None and any(
+            site.next_change is not None and site.next_change <= utc_now for site in generation.sites
+        )
+
+    def _order_workers(self, generation: int, message: bytes) -> None:
+        for pid, worker in self._supervisor.workers.items():
+            if worker.generation == generation:
+                child = self._children[pid]
+                was_idle = not child.unsent
+                child.unsent += message
+                if was_idle:
+                    self._send_orders(child)
+
+    def _send_orders(self, child: Child) -> None:
+        """Send what the worker takes now; the rest when it takes more."""
+        try:
+            while child.unsent:
+                del child.unsent[: child.orders.send(child.unsent[:ORDERS_SEND])]
+        except BlockingIOError:
+            if child.orders not in self._selector.get_map():
+                self._selector.register(
+                    child.orders, selectors.EVENT_WRITE, lambda _: self._send_orders(child)
+                )
+            return
+        except OSError:
+            child.unsent.clear()  # it is on its way out; its replacement inherits what is served
+        self._stop_ordering(child)
+
+    def _stop_ordering(self, child: Child) -> None:
+        if child.orders in self._selector.get_map():
+            self._selector.unregister(child.orders)
+
     # Events.
 
     def _on_signals(self, now: float) -> None:
@@ -342,6 +425,8 @@ class Arbiter:
             if child is None:
                 continue  # an orphan handed to us, as to any process 1
             self._scoreboard.return_row(child.row)
+            self._stop_ordering(child)
+            child.orders.close()
             reason = _how(status, self._last_words(child))
             expected = self._supervisor.workers[pid].phase is not decide.Phase.READY and status == 0
             log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
@@ -388,6 +473,10 @@ class Arbiter:
         match verb:
             case "status":
                 request.answer(self._status())
+            case "certs":
+                request.answer({"certificates": self._certificates()})
+            case "explain":
+                request.answer(self._explanation(arguments))
             case "stop":
                 self._told_when_stopped.append(request)
                 now = clock.monotonic()
@@ -421,6 +510,37 @@ class Arbiter:
             },
         }
 
+    def _explanation(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        number, now = self._supervisor.in_force, clock.utc_now()
+        sni, alpn = arguments.get("sni"), arguments.get("alpn") or []
+        if number is None:
+            return {"error": "nothing is served yet"}
+        if not isinstance(sni, str | None) or not all(isinstance(each, str) for each in alpn):
+            return {"error": "sni is a text, and alpn a list of texts"}
+        sites = self._generations[number].sites
+        return {"frontends": [explain(site.assembly, sni, alpn, now) for site in sites]}
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        number = self._supervisor.in_force
+        if number is None:
+            return []
+        generation, now = self._generations[number], clock.utc_now()
+        served = [
+            {
+                "frontend": site.assembly.config.name,
+                "names": certificate.names,
+                "issuer": certificate.issuer,
+                "key_type": certificate.key_type,
+                "not_after": certificate.not_after.isoformat(timespec="seconds"),
+                "days_left": (certificate.not_after - now).days,
+                "sha256": certificate.sha256,
+                "file": str(certificate.chain_file),
+            }
+            for site in generation.sites
+            for certificate in site.assembly.certificates
+        ]
+        return sorted(served, key=lambda each: each["days_left"])
+
     def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
         for pid, worker in sorted(self._supervisor.workers.items()):
             row = self._scoreboard.row(self._children[pid].row)
@@ -450,6 +570,7 @@ class Arbiter:
             self._pidfile.remove()
         self._listeners.close(self._listeners.addresses())
         self._inbox.close()
+        self._file_watch.close()
         self._selector.close()
         for request in self._told_when_stopped:
             request.answer(answer)
@@ -504,8 +625,17 @@ def _raise_descriptor_limit(connections: int) -> None:
 
 def _start_line(generation: Generation, workers: int) -> str:
     listeners = ", ".join(
-        f"{address} ({frontend.name} to {frontend.cluster.name})"
+        f"{address} ({frontend.name} to {frontend.default.cluster.name})"
         for frontend, address in generation.addresses()
     )
     versions = f"Python {platform.python_version()}, gevent {gevent_version()}, {openssl_version()}"
     return f"termproxy {__version__} serves; {versions}; workers: {workers}; listening on {listeners}"
+
+
+def _renewed(before: Sequence[Certificate], after: Sequence[Certificate]) -> str:
+    """Which files, for the log."""
+    known = {certificate.chain_sha256 for certificate in before}
+    files = [str(each.chain_file) for each in after if each.chain_sha256 not in known]
+    if not files:
+        return "client CAs or CRLs" if list(before) == list(after) else "which files serve"
+    return ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")

@@ -7,22 +7,22 @@ master still is whoever started it, and a running generation is not touched.
 from __future__ import annotations
 
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from termproxy.address import Address
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.load import Source, read
 from termproxy.config.schema import Config
-from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.errors import ConfigError, Problem
+from termproxy.master.certificate_store import CertificateStore
 from termproxy.observability.access_log import AccessLog, open_access_log
-from termproxy.tls._openssl import Context
-from termproxy.tls.certificates import CertificateError, load_certificate
-from termproxy.tls.context import Policy, build_context
-from termproxy.worker.shared import Frontend
+from termproxy.tls.certificates import CertificateError
+from termproxy.worker.assembly import Assembly, Finding, warnings_of
+from termproxy.worker.frontend import Frontend
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +34,50 @@ class User:
     gid: int
 
 
+@dataclass(slots=True)
+class Site:
+    """A frontend's files, and what is shown of them."""
+
+    store: CertificateStore
+    assembly: Assembly
+    next_change: datetime | None = None  # when one comes into its time, or runs out
+    _seen: Any = None  # what the store held when it was last looked at; refused things are told once
+
+    def renew(self, now: datetime) -> tuple[list[Finding], bool]:
+        """Look at the files again: what is newly wrong, and whether other things are shown now."""
+        problems = self.store.refresh()
+        is_same = (self.store.certificates, self.store.pem) == self._seen
+        if is_same and (self.next_change is None or now < self.next_change):
+            return problems, False
+        refused = self.show(now)
+        return problems + refused, not refused
+
+    def show(self, now: datetime) -> list[Finding]:
+        """Show what the store holds; what stands against it, and then all stays as it was."""
+        self._seen = self.store.certificates, self.store.pem
+        moments = (m for c in self.store.certificates for m in (c.not_before, c.not_after))
+        self.next_change = min((moment for moment in moments if moment > now), default=None)
+        try:
+            self.assembly.serve(self.store.certificates, self.store.pem, now)
+        except CertificateError as error:
+            return [((), str(error), error.cure)]
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     number: int
     config: Config
-    frontends: tuple[Frontend, ...]
+    sites: tuple[Site, ...]  # of each frontend
     user: User | None
     access_log: AccessLog | None
     warnings: tuple[str, ...]
 
     def addresses(self) -> Iterator[tuple[Frontend, Address]]:
         """Every address to listen on, with the frontend of its clients."""
-        for frontend, config in zip(self.frontends, self.config.frontends, strict=True):
-            for address in config.listen:
-                yield frontend, address
+        for site in self.sites:
+            for address in site.assembly.config.listen:
+                yield site.assembly.frontend, address
 
     def close(self) -> None:
         if self.access_log is not None:
@@ -59,7 +89,7 @@ class Checked:
     """A configuration that could serve."""
 
     config: Config
-    frontends: tuple[Frontend, ...]
+    sites: tuple[Site, ...]  # of each frontend
     user: User | None
     warnings: tuple[str, ...]
 
@@ -72,13 +102,11 @@ def check(source: Source, *, uid: int, now: datetime) -> Checked:
     reading = read(source)
     problems = list(reading.problems)
     warnings: list[str] = []
-    contexts: dict[int, Context] = {}
+    stores: dict[int, CertificateStore] = {}
     for index, frontend in reading.frontends.items():
-        try:
-            contexts[index] = _context(frontend, warnings, now)
-        except CertificateError as error:
-            where = source.where(("frontend", index, "certificates"))
-            problems.append(Problem(where, str(error), error.cure))
+        stores[index] = CertificateStore(frontend)
+        problems += _placed(source, index, stores[index].refresh())
+        warnings += warnings_of(frontend, stores[index].certificates, now)
     config = reading.config
     user = _user(config, source, uid, problems, warnings) if config is not None else None
     if config is None or problems:
@@ -87,33 +115,33 @@ def check(source: Source, *, uid: int, now: datetime) -> Checked:
         name: Cluster(name, [Server(address) for address in cluster.servers])
         for name, cluster in config.clusters.items()
     }
-    frontends = tuple(
-        Frontend(frontend.name, contexts[index], clusters[frontend.cluster])
-        for index, frontend in enumerate(config.frontends)
-    )
-    return Checked(config, frontends, user, tuple(warnings))
+    sites = []
+    for index, frontend in enumerate(config.frontends):
+        site = Site(stores[index], Assembly(frontend, clusters, stores[index].pem))
+        problems += _placed(source, index, site.assembly.problems or site.show(now))
+        sites.append(site)
+    if problems:
+        raise ConfigError(problems)
+    return Checked(config, tuple(sites), user, tuple(warnings))
+
+
+def _placed(source: Source, index: int, findings: Iterable[Finding]) -> list[Problem]:
+    return [
+        Problem(source.where(("frontend", index, *path)), what, cure) for path, what, cure in findings
+    ]
 
 
 def build(checked: Checked, number: int) -> Generation:
     """The generation of a checked configuration.  StartError when its log cannot be opened."""
     access_log = open_access_log(checked.config.log.access)
     return Generation(
-        number, checked.config, checked.frontends, checked.user, access_log, checked.warnings
+        number,
+        checked.config,
+        checked.sites,
+        checked.user,
+        access_log,
+        checked.warnings,
     )
-
-
-def _context(config: FrontendConfig, warnings: list[str], now: datetime) -> Context:
-    files = config.certificates[0]
-    certificate = load_certificate(files.chain, files.key)
-    warning = certificate.validity_warning(now)
-    if warning is not None:
-        warnings.append(warning)
-    try:
-        return build_context(certificate, Policy(min_version=config.tls.min_version))
-    except ValueError as error:
-        raise CertificateError(
-            f"OpenSSL does not accept {files.chain}: {error}", "use a key of 2048 bit RSA or P-256"
-        ) from None
 
 
 def _user(

@@ -14,8 +14,10 @@ import logging
 import os
 import resource
 import signal
+import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from termproxy.errors import TermproxyError
@@ -37,15 +39,46 @@ _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def spawn(
-    assignment: Assignment, user: User | None, leave_master: Callable[[], None]
-) -> tuple[int, int]:
-    """Fork a worker: its pid, and the read end of its startup pipe.
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker as the master sees it."""
+
+    pid: int
+    startup_fd: int  # where it says that it is ready, or why it never will be
+    orders: socket.socket  # the master's end
+
+
+@dataclass(slots=True)
+class Channels:
+    """A worker's ends."""
+
+    startup_fd: int | None  # None: it has been used, and its number is another's
+    orders: socket.socket
+
+    def fds(self) -> set[int]:
+        return {fd for fd in (self.startup_fd, self.orders.fileno()) if fd is not None}
+
+    def tell(self, message: bytes) -> None:
+        """The one word on the startup pipe: that the worker is ready, or why it never will be."""
+        if self.startup_fd is None:
+            return
+        fd, self.startup_fd = self.startup_fd, None
+        try:
+            os.write(fd, message[:REASON_MAX])
+        finally:
+            os.close(fd)
+
+
+def spawn(assignment: Assignment, user: User | None, leave_master: Callable[[], None]) -> Spawned:
+    """Fork a worker.
 
     `leave_master` closes, in the child, what belongs to the master alone.
     """
     if has_hub() or threading.active_count() != 1:
         raise RuntimeError("the master has a gevent hub or a second thread: forking is not safe")
+    orders, orders_of_worker = socket.socketpair()
+    orders.setblocking(False)
+    orders_of_worker.setblocking(False)
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     master = os.getpid()
     gc.freeze()  # what is shared now stays shared: the collector will not write to it
@@ -53,40 +86,38 @@ def spawn(
         with signals_blocked() as mask:
             pid = os.fork()  # noqa: TID251 - the place that the ban points to
             if pid == 0:
-                _become_worker(assignment, user, leave_master, write_fd, master, mask)
+                orders.close()
+                channels = Channels(write_fd, orders_of_worker)
+                _become_worker(assignment, user, leave_master, channels, master, mask)
     except OSError:
         os.close(read_fd)
+        orders.close()
         raise
     finally:
         os.close(write_fd)
-    return pid, read_fd
+        orders_of_worker.close()
+    return Spawned(pid, read_fd, orders)
 
 
 def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it is handed
     assignment: Assignment,
     user: User | None,
     leave_master: Callable[[], None],
-    startup_fd: int,
+    channels: Channels,
     master: int,
     mask: set[signal.Signals],
 ) -> NoReturn:
     """Live as a worker, and exit without running what the master has set up for its own exit."""
-    status, told = CANNOT_START, False
+    status = CANNOT_START
     try:
         leave_master()
-        keep = {0, 1, 2, startup_fd, *(sock.fileno() for _, sock, _ in assignment.listeners)}
+        keep = {0, 1, 2, *channels.fds(), *(sock.fileno() for _, sock, _ in assignment.listeners)}
         if assignment.access_log is not None:
             keep.add(assignment.access_log.fd)
         _close_all_but(keep)
         faulthandler.enable()  # a hung worker is aborted, and says where it hung
         # Making the loop imports modules, which `user` perhaps may not read.
-
-        def report_ready() -> None:
-            nonlocal told
-            told = True  # from now on the pipe's number is another descriptor's
-            _tell(startup_fd, READY)
-
-        worker = Worker(assignment, report_ready)
+        worker = Worker(assignment, channels.orders, lambda: channels.tell(READY))
         _give_up_rights(user)
         _die_with(master)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master decides what a reload is
@@ -94,22 +125,12 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         worker.run()
         status = 0
     except TermproxyError as error:
-        if not told:
-            _tell(startup_fd, str(error).encode())
+        channels.tell(str(error).encode())
     except BaseException as error:
         log.exception("the worker failed; please report this")
-        if not told:
-            _tell(startup_fd, f"{type(error).__name__}: {error}".encode())
+        channels.tell(f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(status)
-
-
-def _tell(fd: int, message: bytes) -> None:
-    try:
-        os.write(fd, message[:REASON_MAX])
-        os.close(fd)
-    except OSError:
-        pass  # told already: the pipe is closed once the worker was ready
 
 
 def _close_all_but(keep: set[int]) -> None:

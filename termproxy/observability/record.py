@@ -18,6 +18,8 @@ class ConnectionRecord:
     frontend: str
     sni: str | None = None
     alpn: str | None = None
+    certificate: str | None = None  # the file of the one we showed
+    client_certificate: str | None = None  # SHA-256 of the one the client showed, verified
     version: str | None = None  # None: the handshake did not finish
     cipher: str | None = None
     group: str | None = None

@@ -40,6 +40,7 @@ class Column(IntEnum):
     BYTES_FROM_CLIENTS = 8
     BYTES_FROM_BACKENDS = 9
     ACCESS_LINES_LOST = 10
+    ORDERS = 11  # from the master, carried out or refused
 
 
 COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)

@@ -1,8 +1,12 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from typing_extensions import Buffer
 
 def openssl_version() -> str: ...
+def check_authorities(pem: bytes) -> None: ...
+def check_crls(pem: bytes) -> None: ...
+def knows(kind: str, name: str) -> bool: ...
 def openssl_version_number() -> tuple[int, int]: ...
 
 class Context:
@@ -13,8 +17,7 @@ class Context:
     def __init__(
         self,
         *,
-        chain: bytes,
-        key: bytes,
+        identities: Iterable[tuple[bytes, bytes]],
         min_version: int = 0x0303,
         max_version: int = 0,
         ciphers: str | None = None,
@@ -24,6 +27,11 @@ class Context:
         alpn: Sequence[bytes] = (),
         tickets: int = 2,
         session_id_context: bytes = b"termproxy",
+        client_auth: str = "off",
+        client_ca: bytes | None = None,
+        client_crl: bytes | None = None,
+        client_depth: int = 4,
+        ticket_keys: bytes | None = None,
         on_client_hello: Callable[[Connection], Context | int | None] | None = None,
     ) -> None: ...
 
@@ -34,6 +42,7 @@ class Scratch:
 
 class Connection:
     context: Context
+    note: Any
     plaintext_read: int
     plaintext_written: int
     def __init__(self, context: Context, fd: int) -> None: ...
@@ -58,3 +67,7 @@ class Connection:
     def alpn(self) -> bytes | None: ...
     @property
     def resumed(self) -> bool: ...
+    @property
+    def own_certificate(self) -> bytes | None: ...
+    @property
+    def peer_certificate(self) -> bytes | None: ...

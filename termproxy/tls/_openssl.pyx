@@ -35,6 +35,7 @@ cdef extern from "openssl/crypto.h" nogil:
         pass
     ctypedef void CRYPTO_EX_free(void*, void*, CRYPTO_EX_DATA*, int, long, void*)
     const char* OpenSSL_version(int)
+    void OPENSSL_free(void*)
     unsigned int OPENSSL_version_major()
     unsigned int OPENSSL_version_minor()
     enum: OPENSSL_VERSION
@@ -60,10 +61,35 @@ cdef extern from "openssl/pem.h" nogil:
         pass
     ctypedef struct EVP_PKEY:
         pass
+    ctypedef struct X509_CRL:
+        pass
+    ctypedef struct X509_STORE:
+        pass
+    ctypedef struct X509_STACK "STACK_OF(X509)":
+        pass
     ctypedef int pem_password_cb(char*, int, int, void*)
     X509* PEM_read_bio_X509(BIO*, X509**, pem_password_cb*, void*)
     EVP_PKEY* PEM_read_bio_PrivateKey(BIO*, EVP_PKEY**, pem_password_cb*, void*)
+    X509_CRL* PEM_read_bio_X509_CRL(BIO*, X509_CRL**, pem_password_cb*, void*)
     void X509_free(X509*)
+    void X509_CRL_free(X509_CRL*)
+    int i2d_X509(X509*, unsigned char**)
+    X509_STACK* sk_X509_new_null()
+    int sk_X509_push(X509_STACK*, X509*)
+    X509* sk_X509_shift(X509_STACK*)
+    int sk_X509_num(X509_STACK*)
+    void sk_X509_pop_free(X509_STACK*, void (*)(X509*))
+    X509_STORE* X509_STORE_new()
+    void X509_STORE_free(X509_STORE*)
+    int X509_STORE_add_cert(X509_STORE*, X509*)
+    int X509_STORE_add_crl(X509_STORE*, X509_CRL*)
+    int X509_STORE_set_flags(X509_STORE*, unsigned long)
+    const char* X509_verify_cert_error_string(long)
+    enum:
+        X509_V_OK
+        X509_V_FLAG_CRL_CHECK
+        X509_V_FLAG_CRL_CHECK_ALL
+        X509_V_FLAG_PARTIAL_CHAIN
     void EVP_PKEY_free(EVP_PKEY*)
     enum: PEM_R_NO_START_LINE
 
@@ -109,6 +135,10 @@ cdef extern from "openssl/ssl.h":
         TLSEXT_NAMETYPE_host_name
         OPENSSL_NPN_NEGOTIATED
         SSL_R_UNEXPECTED_EOF_WHILE_READING
+        SSL_R_CERTIFICATE_VERIFY_FAILED
+        SSL_VERIFY_NONE
+        SSL_VERIFY_PEER
+        SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     unsigned long SSL_OP_NO_RENEGOTIATION
     unsigned long SSL_OP_NO_COMPRESSION
     unsigned long SSL_OP_CIPHER_SERVER_PREFERENCE
@@ -129,11 +159,24 @@ cdef extern from "openssl/ssl.h":
     long SSL_CTX_set_session_cache_mode(SSL_CTX*, long)
     int SSL_CTX_set_session_id_context(SSL_CTX*, const unsigned char*, unsigned int)
     int SSL_CTX_set_num_tickets(SSL_CTX*, size_t)
+    long SSL_CTX_set_tlsext_ticket_keys(SSL_CTX*, void*, long)
+    ctypedef struct CIPHER_STACK "STACK_OF(SSL_CIPHER)":
+        pass
+    CIPHER_STACK* SSL_CTX_get_ciphers(const SSL_CTX*)
+    int sk_SSL_CIPHER_num(const CIPHER_STACK*)
+    const SSL_CIPHER* sk_SSL_CIPHER_value(const CIPHER_STACK*, int)
     void SSL_CTX_set_read_ahead(SSL_CTX*, int)
-    int SSL_CTX_use_certificate(SSL_CTX*, X509*)
-    int SSL_CTX_add0_chain_cert(SSL_CTX*, X509*)
-    int SSL_CTX_use_PrivateKey(SSL_CTX*, EVP_PKEY*)
-    int SSL_CTX_check_private_key(SSL_CTX*)
+    int SSL_CTX_use_cert_and_key(SSL_CTX*, X509*, EVP_PKEY*, X509_STACK*, int)
+    long SSL_CTX_set_dh_auto(SSL_CTX*, int)
+    X509_STORE* SSL_CTX_get_cert_store(SSL_CTX*)
+    int SSL_CTX_add_client_CA(SSL_CTX*, X509*)
+    void SSL_CTX_set_verify(SSL_CTX*, int, void*)
+    void SSL_CTX_set_verify_depth(SSL_CTX*, int)
+    void SSL_set_verify(SSL*, int, void*)
+    void SSL_set_verify_depth(SSL*, int)
+    X509* SSL_get1_peer_certificate(const SSL*)
+    X509* SSL_get_certificate(const SSL*)
+    long SSL_get_verify_result(const SSL*)
     int SSL_CTX_get_ex_new_index(long, void*, void*, void*, CRYPTO_EX_free*)
     int SSL_CTX_set_ex_data(SSL_CTX*, int, void*)
     void SSL_CTX_set_alpn_select_cb(
@@ -171,6 +214,22 @@ cdef extern from "openssl/ssl.h":
     const char* SSL_get_servername(const SSL*, int)
     void SSL_get0_alpn_selected(const SSL*, const unsigned char**, unsigned int*)
     int SSL_session_reused(const SSL*)
+    ctypedef struct SSL_SESSION:
+        pass
+    ctypedef struct ASN1_TIME:
+        pass
+    X509* SSL_SESSION_get0_peer(SSL_SESSION*)
+    const ASN1_TIME* X509_get0_notAfter(const X509*)
+    int X509_cmp_current_time(const ASN1_TIME*)
+    enum:
+        SSL_TICKET_SUCCESS
+        SSL_TICKET_SUCCESS_RENEW
+        SSL_TICKET_RETURN_IGNORE_RENEW
+        SSL_TICKET_RETURN_USE
+        SSL_TICKET_RETURN_USE_RENEW
+    int SSL_CTX_set_session_ticket_cb(
+        SSL_CTX*, void*,
+        int (*)(SSL*, SSL_SESSION*, const unsigned char*, size_t, int, void*) noexcept, void*)
 
     SSL_CTX* SSL_set_SSL_CTX(SSL*, SSL_CTX*)
     unsigned long SSL_get_options(const SSL*)
@@ -208,6 +267,68 @@ def openssl_version() -> str:
 def openssl_version_number() -> tuple[int, int]:
     """Major and minor version of the libssl in use, as in (3, 0)."""
     return OPENSSL_version_major(), OPENSSL_version_minor()
+
+
+_NAME_CHARACTERS = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
+
+
+def knows(str kind not None, str name not None) -> bool:
+    """Whether this OpenSSL can do `name`; `kind` is what Context calls such names.
+
+    OpenSSL itself skips what it does not know among what it does.
+    """
+    cdef SSL_CTX* ctx
+    try:
+        value = _text(name)
+    except ValueError:
+        return False  # a NUL, or no text at all
+    ctx = SSL_CTX_new(TLS_server_method())
+    if ctx == NULL:
+        raise _refused("SSL_CTX_new")
+    try:
+        if not value:
+            return False  # OpenSSL takes an empty list of ciphersuites
+        if kind == "ciphers":
+            return SSL_CTX_set_cipher_list(ctx, value) == 1 and _has_cipher(ctx, value)
+        if not set(name) <= _NAME_CHARACTERS:
+            return False  # a list, or an expression, of names
+        if kind == "ciphersuites":
+            return SSL_CTX_set_ciphersuites(ctx, value) == 1 and _has_cipher(ctx, value)
+        if kind == "groups":
+            return SSL_CTX_set1_groups_list(ctx, value) == 1
+        if kind == "signature_algorithms":
+            return SSL_CTX_set1_sigalgs_list(ctx, value) == 1
+    finally:
+        SSL_CTX_free(ctx)
+        ERR_clear_error()
+    raise ValueError(f"kind: {kind!r}")
+
+
+cdef bint _has_cipher(SSL_CTX* ctx, bytes name):
+    """OpenSSL also takes expressions, such as ALL, for names of ciphers."""
+    cdef CIPHER_STACK* ciphers = SSL_CTX_get_ciphers(ctx)
+    cdef int index
+    for index in range(sk_SSL_CIPHER_num(ciphers)):
+        if SSL_CIPHER_get_name(sk_SSL_CIPHER_value(ciphers, index)) == name:
+            return True
+    return False
+
+
+def check_authorities(bytes pem not None) -> None:
+    """ValueError when `pem` is not at least one certificate and nothing damaged."""
+    sk_X509_pop_free(_read_certificates(pem, "client CA"), X509_free)
+
+
+def check_crls(bytes pem not None) -> None:
+    """ValueError when `pem` is not at least one CRL and nothing damaged."""
+    cdef X509_STORE* store = X509_STORE_new()
+    if store == NULL:
+        raise MemoryError
+    try:
+        _add_crls(store, pem)
+    finally:
+        X509_STORE_free(store)
 
 
 # ------------------------------------------------------------------------------------ callbacks
@@ -268,6 +389,19 @@ cdef int _on_client_hello(SSL* ssl, int* alert, void* arg) noexcept:
     return SSL_CLIENT_HELLO_ERROR
 
 
+cdef int _on_ticket(
+    SSL* ssl, SSL_SESSION* session, const unsigned char* name, size_t length, int status, void* arg
+) noexcept:
+    """A session does not outlive the client's certificate: OpenSSL would not look at it again."""
+    cdef X509* peer
+    if status != SSL_TICKET_SUCCESS and status != SSL_TICKET_SUCCESS_RENEW:
+        return SSL_TICKET_RETURN_IGNORE_RENEW
+    peer = SSL_SESSION_get0_peer(session)
+    if peer != NULL and X509_cmp_current_time(X509_get0_notAfter(peer)) <= 0:
+        return SSL_TICKET_RETURN_IGNORE_RENEW
+    return SSL_TICKET_RETURN_USE if status == SSL_TICKET_SUCCESS else SSL_TICKET_RETURN_USE_RENEW
+
+
 cdef int _no_password(char* buffer, int size, int writing, void* arg) noexcept nogil:
     """OpenSSL's own callback would ask at the terminal."""
     return -1
@@ -283,6 +417,13 @@ cdef object _refused(str what):
     return ValueError(f"{what}: {reason.decode()}" if reason != NULL else what)
 
 
+_VERIFY_MODES = {
+    "off": SSL_VERIFY_NONE,
+    "optional": SSL_VERIFY_PEER,
+    "required": SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+}
+
+
 cdef bytes _text(str text):
     """For C, which would take what stands before a NUL for all of it."""
     if "\0" in text:
@@ -291,10 +432,17 @@ cdef bytes _text(str text):
 
 
 cdef class Context:
-    """A server's certificate, key and TLS policy.  Complete when made; never changed after.
+    """A server's certificates and TLS policy.  Complete when made; never changed after.
 
-    `chain` and `key` are PEM.  Versions are TLS version numbers (0x0303, 0x0304; 0: no limit).
+    `identities` are pairs of PEM texts, a chain (leaf first) and its key: at most one for each type of
+    key, and the client's signature algorithms choose among them.
+    Versions are TLS version numbers (0x0303, 0x0304; 0: no limit).
     `alpn` lists what we speak, most wanted first; with an empty one ALPN is ignored.
+    `client_auth` is "off", "optional" or "required": whether a client must show a certificate.  One that
+    is shown must be issued by `client_ca` (PEM, at least one), through at most `client_depth`
+    intermediates, and in no CRL of `client_crl` (PEM): with CRLs, every CA of the chain must have one.
+    `ticket_keys` are the 80 bytes that session tickets are made with: contexts with the same ones, in
+    whichever process, redeem each other's.  Without them OpenSSL draws its own.
     `on_client_hello(connection)` is asked before OpenSSL decides anything.  It returns the Context to
     go on with, None for this one, or the number of the alert to refuse with.
     Raises ValueError, which says what OpenSSL does not accept.
@@ -304,6 +452,7 @@ cdef class Context:
     cdef readonly object on_client_hello
     cdef readonly int min_version, max_version
     cdef readonly int tickets
+    cdef int verify_mode, verify_depth
     cdef bytes groups
     cdef bytes signature_algorithms
 
@@ -313,9 +462,11 @@ cdef class Context:
             raise _refused("SSL_CTX_new")
 
     def __init__(
-        self, *, bytes chain not None, bytes key not None, int min_version=0x0303, int max_version=0,
+        self, *, identities not None, int min_version=0x0303, int max_version=0,
         str ciphers=None, str ciphersuites=None, str groups not None, str signature_algorithms=None,
-        alpn=(), int tickets=2, bytes session_id_context not None=b"termproxy", on_client_hello=None,
+        alpn=(), int tickets=2, bytes session_id_context not None=b"termproxy",
+        str client_auth not None="off", bytes client_ca=None, bytes client_crl=None,
+        int client_depth=4, bytes ticket_keys=None, on_client_hello=None,
     ):
         if self.groups is not None:
             raise RuntimeError("a Context is made once")
@@ -325,16 +476,24 @@ cdef class Context:
             raise ValueError(f"minimum version {min_version:#06x} above maximum {max_version:#06x}")
         if tickets < 0:
             raise ValueError(f"tickets: {tickets} is negative")
+        if client_auth not in _VERIFY_MODES:
+            raise ValueError(f"client_auth: {client_auth!r} is none of {', '.join(_VERIFY_MODES)}")
         self.on_client_hello = on_client_hello
         self.min_version, self.max_version, self.tickets = min_version, max_version, tickets
+        self.verify_mode, self.verify_depth = _VERIFY_MODES[client_auth], client_depth
         self.groups = _text(groups)
         if signature_algorithms is not None:
             self.signature_algorithms = _text(signature_algorithms)
         ERR_clear_error()
         self._set_behaviour()
         self._set_policy(ciphers, ciphersuites, session_id_context)
-        self._use_certificates(chain)
-        self._use_key(key)
+        if ticket_keys is not None and SSL_CTX_set_tlsext_ticket_keys(
+                self.ctx, <char*>ticket_keys, len(ticket_keys)) != 1:
+            raise _refused("ticket keys")
+        if client_auth != "off":
+            self._demand_certificates(client_ca, client_crl)
+        for chain, key in identities:
+            self._use_identity(chain, key)
         if alpn:
             self._set_alpn(alpn)
         ERR_clear_error()
@@ -356,7 +515,10 @@ cdef class Context:
         SSL_CTX_set_read_ahead(self.ctx, 1)
         # OpenSSL's own cache is one process's, and holds 20,480 sessions for whoever asks.
         SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_OFF)
+        # Only matters when the cipher list has finite-field Diffie-Hellman.
+        SSL_CTX_set_dh_auto(self.ctx, 1)
         SSL_CTX_set_info_callback(self.ctx, _note_alert)
+        SSL_CTX_set_session_ticket_cb(self.ctx, NULL, _on_ticket, NULL)
         SSL_CTX_set_tlsext_servername_callback(self.ctx, _acknowledge_name)
         if self.on_client_hello is not None:
             SSL_CTX_set_client_hello_cb(self.ctx, _on_client_hello, NULL)
@@ -381,47 +543,49 @@ cdef class Context:
             raise _refused("session id context")
         SSL_CTX_set_num_tickets(self.ctx, self.tickets)
 
-    cdef _use_certificates(self, bytes chain):
-        cdef X509* certificate
-        cdef int count = 0
-        cdef BIO* bio = BIO_new_mem_buf(<const char*>chain, len(chain))
-        if bio == NULL:
-            raise MemoryError
+    cdef _demand_certificates(self, bytes client_ca, bytes client_crl):
+        """The store hangs on the SSL_CTX, flags and all: it follows when a connection is switched."""
+        cdef X509_STORE* store = SSL_CTX_get_cert_store(self.ctx)
+        cdef X509_STACK* authorities
+        cdef X509* authority
+        if client_ca is None:
+            raise ValueError("client_auth without client_ca: nobody could be trusted")
+        authorities = _read_certificates(client_ca, "client CA")
         try:
-            while True:
-                certificate = PEM_read_bio_X509(bio, NULL, _no_password, NULL)
-                if certificate == NULL:
-                    break
-                count += 1
-                if count == 1:
-                    used = SSL_CTX_use_certificate(self.ctx, certificate)
-                    X509_free(certificate)
-                else:
-                    used = SSL_CTX_add0_chain_cert(self.ctx, certificate)
-                    if used != 1:
-                        X509_free(certificate)
-                if used != 1:
-                    raise _refused(f"certificate {count} of the chain")
+            while sk_X509_num(authorities) > 0:
+                authority = sk_X509_shift(authorities)
+                added = (X509_STORE_add_cert(store, authority) == 1
+                         and SSL_CTX_add_client_CA(self.ctx, authority) == 1)
+                X509_free(authority)
+                if not added:
+                    raise _refused("client CA")
         finally:
-            BIO_free(bio)
-        # The end of the PEM text is reported as an error, too: no further line that begins one.
-        if count == 0 or ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
-            raise _refused(f"certificate {count + 1} of the chain")
-        ERR_clear_error()
+            sk_X509_pop_free(authorities, X509_free)
+        # Each certificate given is trusted for itself, also when it is an intermediate.
+        X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN)
+        if client_crl is not None:
+            _add_crls(store, client_crl)
+            X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL)
+        SSL_CTX_set_verify(self.ctx, self.verify_mode, NULL)
+        SSL_CTX_set_verify_depth(self.ctx, self.verify_depth)
 
-    cdef _use_key(self, bytes key):
+    cdef _use_identity(self, bytes chain, bytes key):
+        cdef X509_STACK* rest
+        cdef X509* leaf
         cdef EVP_PKEY* private_key
-        cdef BIO* bio = BIO_new_mem_buf(<const char*>key, len(key))
-        if bio == NULL:
-            raise MemoryError
-        private_key = PEM_read_bio_PrivateKey(bio, NULL, _no_password, NULL)
-        BIO_free(bio)
-        if private_key == NULL:
-            raise _refused("private key")
-        used = SSL_CTX_use_PrivateKey(self.ctx, private_key)
-        EVP_PKEY_free(private_key)
-        if used != 1 or SSL_CTX_check_private_key(self.ctx) != 1:
-            raise _refused("private key")
+        if chain is None or key is None:
+            raise TypeError("an identity is a chain and a key")
+        private_key = _read_key(key)
+        try:
+            rest = _read_certificates(chain, "chain")
+            leaf = sk_X509_shift(rest)
+            used = SSL_CTX_use_cert_and_key(self.ctx, leaf, private_key, rest, 0)
+            X509_free(leaf)
+            sk_X509_pop_free(rest, X509_free)
+            if used != 1:
+                raise _refused("certificate and key")
+        finally:
+            EVP_PKEY_free(private_key)
 
     cdef _set_alpn(self, alpn):
         cdef AlpnList* list
@@ -439,6 +603,78 @@ cdef class Context:
             free(list)
             raise MemoryError
         SSL_CTX_set_alpn_select_cb(self.ctx, _select_alpn, list)
+
+
+cdef X509_STACK* _read_certificates(bytes pem, str what) except NULL:
+    """At least one certificate; the caller frees them."""
+    cdef X509* certificate
+    cdef X509_STACK* certificates = sk_X509_new_null()
+    cdef BIO* bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+    if certificates == NULL or bio == NULL:
+        sk_X509_pop_free(certificates, X509_free)
+        BIO_free(bio)
+        raise MemoryError
+    while True:
+        certificate = PEM_read_bio_X509(bio, NULL, _no_password, NULL)
+        if certificate == NULL:
+            break
+        if sk_X509_push(certificates, certificate) < 1:
+            X509_free(certificate)
+            break
+    BIO_free(bio)
+    # The end of the PEM text is reported as an error, too: no further line that begins one.
+    count = sk_X509_num(certificates)
+    if count == 0 or ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
+        sk_X509_pop_free(certificates, X509_free)
+        raise _refused(f"certificate {count + 1} of the {what}")
+    ERR_clear_error()
+    return certificates
+
+
+cdef EVP_PKEY* _read_key(bytes pem) except NULL:
+    cdef EVP_PKEY* private_key
+    cdef BIO* bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+    if bio == NULL:
+        raise MemoryError
+    private_key = PEM_read_bio_PrivateKey(bio, NULL, _no_password, NULL)
+    BIO_free(bio)
+    if private_key == NULL:
+        raise _refused("private key")
+    return private_key
+
+
+cdef bytes _der(X509* certificate):
+    cdef unsigned char* der = NULL
+    cdef int length = i2d_X509(certificate, &der)
+    if length < 0:
+        raise _refused("certificate")
+    try:
+        return PyBytes_FromStringAndSize(<const char*>der, length)
+    finally:
+        OPENSSL_free(der)
+
+
+cdef _add_crls(X509_STORE* store, bytes pem):
+    cdef X509_CRL* crl
+    cdef int count = 0
+    cdef BIO* bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+    if bio == NULL:
+        raise MemoryError
+    try:
+        while True:
+            crl = PEM_read_bio_X509_CRL(bio, NULL, _no_password, NULL)
+            if crl == NULL:
+                break
+            added = X509_STORE_add_crl(store, crl)
+            X509_CRL_free(crl)
+            if added != 1:
+                raise _refused("client CRL")
+            count += 1
+    finally:
+        BIO_free(bio)
+    if count == 0 or ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
+        raise _refused(f"CRL {count + 1} of the client CRL")
+    ERR_clear_error()
 
 
 # -------------------------------------------------------------------------------------- scratch
@@ -493,6 +729,8 @@ cdef class Connection:
     cdef readonly Context context
     """The context in force: the one given, or the one that on_client_hello chose."""
     cdef Context _first_context
+    cdef public object note
+    """The caller's own, for what on_client_hello found out."""
     cdef readonly long long plaintext_read, plaintext_written
     """Bytes so far, without TLS's own."""
 
@@ -723,6 +961,25 @@ cdef class Connection:
         self._check_usable()
         return SSL_session_reused(self.ssl) == 1
 
+    @property
+    def own_certificate(self) -> bytes | None:
+        """The certificate we showed, in DER."""
+        self._check_usable()
+        cdef X509* certificate = SSL_get_certificate(self.ssl)
+        return None if certificate == NULL else _der(certificate)
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The client's certificate in DER; verified, or the handshake would have failed."""
+        self._check_usable()
+        cdef X509* certificate = SSL_get1_peer_certificate(self.ssl)
+        if certificate == NULL:
+            return None
+        try:
+            return _der(certificate)
+        finally:
+            X509_free(certificate)
+
     # Inside.
 
     cdef int _check_usable(self) except _RAISED:
@@ -771,11 +1028,17 @@ cdef class Connection:
         cdef unsigned long first = ERR_get_error()
         cdef const char* text
         cdef int code = 0
+        while ERR_GET_LIB(first) != ERR_LIB_SSL and ERR_peek_error():
+            # What libcrypto could not do stands before what that meant to TLS, which says more.
+            first = ERR_get_error()
         if first:
             text = ERR_reason_error_string(first)
             reason = text.decode() if text != NULL else "unknown"
             if ERR_GET_LIB(first) == ERR_LIB_SSL:
                 code = ERR_GET_REASON(first)
+            if code == SSL_R_CERTIFICATE_VERIFY_FAILED:
+                text = X509_verify_cert_error_string(SSL_get_verify_result(self.ssl))
+                reason = f"{reason}: {text.decode()}"
             socket_error = 0
         elif error == SSL_ERROR_SYSCALL and socket_error:
             reason = strerror(socket_error).decode()
@@ -810,8 +1073,9 @@ cdef class Connection:
             self.in_client_hello = False
 
     cdef _switch_to(self, Context context):
-        """SSL_set_SSL_CTX carries the certificates, signature algorithms, ciphers and callbacks; the
-        rest of the policy was copied when the SSL was made and is set here, field by field."""
+        """SSL_set_SSL_CTX carries the certificates, signature algorithms, ciphers, callbacks, the store
+        of trusted CAs and the session id context; the rest of the policy was copied when the SSL was
+        made and is set here, field by field."""
         if SSL_set_SSL_CTX(self.ssl, context.ctx) == NULL:
             raise _refused("SSL_set_SSL_CTX")
         SSL_clear_options(self.ssl, SSL_get_options(self.ssl))
@@ -821,4 +1085,6 @@ cdef class Connection:
                 or SSL_set1_groups_list(self.ssl, context.groups) != 1
                 or SSL_set_num_tickets(self.ssl, context.tickets) != 1):
             raise _refused("the chosen context's policy")
+        SSL_set_verify(self.ssl, context.verify_mode, NULL)
+        SSL_set_verify_depth(self.ssl, context.verify_depth)
         self.context = context

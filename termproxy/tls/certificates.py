@@ -1,24 +1,38 @@
-"""Read a certificate chain and its key from PEM files, and check that they can serve.
+"""Read certificate chains and their keys from PEM files, and check that they can serve.
 
-Each refusal says what is wrong and what would be right, and never shows what a file holds.
+What cannot serve is refused, with what would be right; what can, but should not stay so, is a finding
+for `termproxy check --deep`.  Nothing here ever shows what a file holds of a key.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
 
+from termproxy.tls.client_hello import BadServerName, host_name
+
 # A chain with its key is some kilobytes; a file beyond this was named by mistake.
 FILE_MAX = 1 << 20  # bytes
+
+RSA_BITS_MIN = 2048  # NIST SP 800-57 part 1, table 2: 112 bits of security
+
+# Where a chain's key is looked for when its file does not hold one.
+KEY_SUFFIXES = (".key", ".key.pem")
+CHAIN_SUFFIXES = (".pem", ".crt", ".cer")
 
 
 class CertificateError(ValueError):
@@ -30,6 +44,17 @@ class CertificateError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a certificate that its owner should know; it serves all the same."""
+
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """A chain (leaf first) and its private key, both as PEM."""
 
@@ -37,8 +62,18 @@ class Certificate:
     key_file: Path
     chain: bytes = field(repr=False)
     key: bytes = field(repr=False)
+    names: tuple[str, ...]  # as clients ask for them; wildcards as *.example.com
+    issuer: str
+    key_type: str  # "rsa", "ecdsa" …: a context holds one of each
     not_before: datetime
     not_after: datetime
+    sha256: str  # of the leaf, in hexadecimal
+    chain_sha256: str  # of all that is sent: a new intermediate makes another certificate of it
+    leaf_der: bytes = field(repr=False)
+    findings: tuple[Finding, ...]
+
+    def is_valid(self, now: datetime) -> bool:
+        return self.not_before <= now < self.not_after
 
     def validity_warning(self, now: datetime) -> str | None:
         """What to tell the operator of a certificate outside its time; None when it is inside."""
@@ -52,25 +87,99 @@ class Certificate:
         return None
 
 
+def find_files(pattern: Path) -> list[Path]:
+    """The chain files that a setting names: a file, a folder's, or a glob's, in lexical order."""
+    if pattern.is_dir():
+        try:
+            files = [file for file in sorted(pattern.iterdir()) if _may_be_chain(file)]
+        except OSError as error:
+            raise CertificateError(
+                f"cannot read {pattern}: {error.strerror}",
+                "name a folder that can be read",
+            ) from None
+        expected = f"put files that end in {', '.join(CHAIN_SUFFIXES)} there"
+    elif any(character in pattern.name for character in "*?["):
+        found = sorted(pattern.parent.glob(pattern.name))
+        files = [file for file in found if _is_no_key(file) and not file.is_dir()]
+        expected = "name files that exist"
+    else:
+        return [pattern]
+    if not files:
+        raise CertificateError(f"no certificate in {pattern}", expected)
+    return files
+
+
+def _may_be_chain(file: Path) -> bool:
+    return file.suffix in CHAIN_SUFFIXES and _is_no_key(file) and file.is_file()
+
+
+def _is_no_key(file: Path) -> bool:
+    return not file.name.endswith(KEY_SUFFIXES)
+
+
 def load_certificate(chain_file: Path, key_file: Path | None = None) -> Certificate:
-    """The certificate in `chain_file`, its key in `key_file` or, without one, in the same file.
+    """The certificate in `chain_file`, its key in `key_file` or, without one, in or beside that file.
 
     CertificateError when either cannot be read, is no PEM, or they do not belong together.
     """
-    chain = _read(chain_file)
-    key_file = key_file or chain_file
-    key = _read(key_file)
-    leaf = _leaf(chain_file, chain)
-    if _public_key_of(key_file, key, chain_file) != leaf.public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    ):
+    chain_pem = _read(chain_file)
+    key_file = key_file or _key_file_of(chain_file, chain_pem)
+    key_pem = chain_pem if key_file == chain_file else _read(key_file)
+    certificate = parse_certificate(chain_file, key_file, chain_pem, key_pem)
+    return replace(certificate, findings=(*certificate.findings, *_mode_findings(key_file)))
+
+
+def parse_certificate(chain_file: Path, key_file: Path, chain_pem: bytes, key_pem: bytes) -> Certificate:
+    """As load_certificate(), of files that somebody else has read."""
+    try:
+        return _parse(chain_file, key_file, chain_pem, key_pem)
+    except CertificateError:
+        raise
+    except _NOT_UNDERSTOOD as error:
+        raise CertificateError(
+            f"{chain_file} holds a certificate that cannot be understood: {error}",
+            "have it issued anew, or leave it out",
+        ) from None
+
+
+# What cryptography raises for what it does not know, each from another branch of the exceptions.
+_NOT_UNDERSTOOD = (
+    UnsupportedAlgorithm,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def _parse(chain_file: Path, key_file: Path, chain_pem: bytes, key_pem: bytes) -> Certificate:
+    certificates = _certificates(chain_file, chain_pem)
+    key_spki = _public_key_of(key_file, key_pem, chain_file)
+    leaf = _leaf(certificates, key_spki)
+    if leaf is None:
         raise CertificateError(
             f"the key in {key_file} is not the key of the certificate in {chain_file}",
-            "name the key that the certificate was issued for; the site's own certificate comes first",
+            "name the key that the certificate was issued for",
         )
+    chain = _in_order(leaf, certificates)
+    sent = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     return Certificate(
-        chain_file, key_file, chain, key, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        chain_file=chain_file,
+        key_file=key_file,
+        chain=sent,
+        key=key_pem,
+        names=tuple(_names(leaf)),
+        issuer=_short(leaf.issuer),
+        key_type=_key_type(leaf),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        sha256=leaf.fingerprint(hashes.SHA256()).hex(),
+        chain_sha256=hashlib.sha256(sent).hexdigest(),
+        leaf_der=leaf.public_bytes(Encoding.DER),
+        findings=tuple(_findings(certificates, chain)),
     )
+
+
+# Reading.
 
 
 def _read(file: Path) -> bytes:
@@ -87,9 +196,22 @@ def _read(file: Path) -> bytes:
     return content
 
 
-def _leaf(file: Path, pem: bytes) -> x509.Certificate:
+def _key_file_of(chain_file: Path, chain_pem: bytes) -> Path:
+    """The chain's own file when it holds a key, else the one beside it: site.crt and site.key."""
+    if b"PRIVATE KEY-----" not in chain_pem:
+        return next((file for file in key_files_beside(chain_file) if file.is_file()), chain_file)
+    return chain_file
+
+
+def key_files_beside(chain_file: Path) -> list[Path]:
+    """Where the key of a chain may stand: site.key for site.crt, www.example.com.key for a bare name."""
+    appended = [chain_file.with_name(chain_file.name + suffix) for suffix in KEY_SUFFIXES]
+    return appended + [chain_file.with_suffix(suffix) for suffix in KEY_SUFFIXES]
+
+
+def _certificates(file: Path, pem: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)[0]
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise CertificateError(
             f"{file} holds no readable certificate",
@@ -106,7 +228,8 @@ def _public_key_of(file: Path, pem: bytes, chain_file: Path) -> bytes:
             f'expected PEM text with "-----BEGIN PRIVATE KEY-----"{where}',
         )
     try:
-        key = load_pem_private_key(pem, password=None)
+        # OpenSSL checks the key when it is used; checking RSA's primes here, too, takes 50 ms a key.
+        key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise CertificateError(
             f"the key in {file} is encrypted",
@@ -117,3 +240,126 @@ def _public_key_of(file: Path, pem: bytes, chain_file: Path) -> bytes:
             f"the private key in {file} cannot be read", "make it anew, or export it as PKCS#8 PEM"
         ) from None
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+# The chain.
+
+
+def _leaf(certificates: Sequence[x509.Certificate], key_spki: bytes) -> x509.Certificate | None:
+    """The certificate that the key belongs to, wherever in the file it stands."""
+    for certificate in certificates:
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if spki == key_spki:
+            return certificate
+    return None
+
+
+def _in_order(
+    leaf: x509.Certificate, certificates: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    """The leaf, its issuer, and so on, as far as `certificates` go (RFC 8446 §4.4.2)."""
+    chain = [leaf]
+    while len(chain) <= len(certificates):
+        issuer = next((c for c in certificates if c not in chain and _issued(c, chain[-1])), None)
+        if issuer is None:
+            break
+        chain.append(issuer)
+    return chain
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, UnsupportedAlgorithm):
+        # Of another name, or signed with what cryptography verifies no more (SHA-1): the name decides.
+        return certificate.issuer == issuer.subject and _is_signed_unverifiably(certificate)
+    except (TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _is_signed_unverifiably(certificate: x509.Certificate) -> bool:
+    try:
+        return isinstance(certificate.signature_hash_algorithm, hashes.SHA1 | hashes.MD5)
+    except UnsupportedAlgorithm:
+        return True
+
+
+def _names(leaf: x509.Certificate) -> Iterator[str]:
+    """The DNS names among the subject alternative names; a common name is none (RFC 9525 §6.2)."""
+    try:
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return
+    for name in alternatives.get_values_for_type(x509.DNSName):
+        wildcard, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
+        try:
+            host = host_name(rest.encode("ascii", "replace"))
+        except BadServerName:
+            continue  # no client can ask for it
+        if host is not None:
+            yield wildcard + host
+
+
+def _short(name: x509.Name) -> str:
+    """The common name, which says enough; all of it when there is none."""
+    common = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(common[0].value) if common else name.rfc4514_string()
+
+
+_KEY_TYPES = {
+    rsa.RSAPublicKey: "rsa",
+    ec.EllipticCurvePublicKey: "ecdsa",
+    ed25519.Ed25519PublicKey: "ed25519",
+    ed448.Ed448PublicKey: "ed448",
+    dsa.DSAPublicKey: "dsa",
+}
+
+
+def _key_type(leaf: x509.Certificate) -> str:
+    public_key = leaf.public_key()
+    return next((name for kind, name in _KEY_TYPES.items() if isinstance(public_key, kind)), "other")
+
+
+# What should not stay as it is.
+
+
+def _findings(given: Sequence[x509.Certificate], chain: Sequence[x509.Certificate]) -> Iterator[Finding]:
+    leaf = chain[0]
+    if [*given[: len(chain)]] != [*chain]:
+        yield Finding(
+            "the certificates are not in the order of the chain", "repaired; put each before its issuer"
+        )
+    if len(given) > len(chain):
+        extra = len(given) - len(chain)
+        yield Finding(f"{extra} certificate(s) that are not of this chain", "left out; remove them")
+    if len(chain) == 1 and leaf.issuer != leaf.subject:
+        yield Finding(
+            "no intermediate certificate, though it was issued by one or by a root",
+            "append the issuer's chain, or some clients will not trust it",
+        )
+    yield from _weaknesses(chain)
+
+
+def _mode_findings(key_file: Path) -> Iterator[Finding]:
+    try:
+        mode = key_file.stat().st_mode
+    except OSError:
+        return  # gone since it was read: the next look will tell
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        who = "everyone" if mode & stat.S_IROTH else "its group"
+        yield Finding(f"the key file {key_file} can be read by {who}", f"chmod 600 {key_file}")
+
+
+def _weaknesses(chain: Sequence[x509.Certificate]) -> Iterator[Finding]:
+    public_key = chain[0].public_key()
+    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < RSA_BITS_MIN:
+        yield Finding(f"an RSA key of {public_key.key_size} bits", "use 2048 bits, or ECDSA P-256")
+    for certificate in chain:
+        try:
+            algorithm = certificate.signature_hash_algorithm
+        except UnsupportedAlgorithm:
+            continue
+        if isinstance(algorithm, hashes.SHA1 | hashes.MD5) and certificate.issuer != certificate.subject:
+            name = certificate.subject.rfc4514_string()
+            yield Finding(f"{name} is signed with {algorithm.name.upper()}", "have it issued anew")

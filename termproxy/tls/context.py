@@ -1,16 +1,22 @@
-"""From a certificate and a policy to the Context that handshakes use.
+"""From certificates and a policy to the Contexts that handshakes use.
 
-The default policy is Mozilla's "intermediate" without its finite-field Diffie-Hellman: TLS 1.2 and 1.3,
-ECDHE with AEAD ciphers only.  So there is no CBC (Lucky 13, SWEET32) and no RSA key exchange
-(Bleichenbacher) to defend, and every connection has forward secrecy.
+The presets are Mozilla's, version 5.7 of its guideline ("Server Side TLS"); `intermediate`, the default,
+without its finite-field Diffie-Hellman.  So by default there is no CBC (Lucky 13, SWEET32) and no RSA
+key exchange (Bleichenbacher) to defend, and every connection has forward secrecy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from termproxy.tls import _openssl
-from termproxy.tls.certificates import Certificate
+from termproxy.tls.certificates import Certificate, CertificateError
+
+# CAs and CRLs can be long lists; beyond this it is another kind of file.
+FILE_MAX = 16 << 20  # bytes
 
 VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}
 
@@ -25,28 +31,118 @@ CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1
 
 # X448 and P-521 cost a server several times what P-256 does, for no one's benefit.
 _CLASSIC_GROUPS = "X25519:P-256:P-384"
+_POST_QUANTUM_GROUP = "X25519MLKEM768"
 _POST_QUANTUM_SINCE = (3, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What a frontend demands of TLS."""
+class ClientAuth:
+    """Whether clients must show a certificate, and whose."""
 
+    demand: str = "off"  # "optional", "required"
+    ca: bytes | None = field(default=None, repr=False)  # PEM
+    crl: bytes | None = field(default=None, repr=False)  # PEM
+    depth: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is demanded of a client, for a frontend or for some of its names.  Empty: the default."""
+
+    scope: str = ""  # whose policy it is: the same rules elsewhere are another group
     min_version: str = "1.2"
+    max_version: str = ""
+    ciphers: tuple[str, ...] = ()
+    ciphersuites: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    signature_algorithms: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    client_auth: ClientAuth = ClientAuth()
+
+    def group_id(self) -> bytes:
+        """The policy group, 32 bytes: sessions of one are never resumed in another (CVE-2025-23419).
+
+        Two names are of one group when the
+        same clients are let in to both: the same frontend, and the same rule for client certificates.
+        """
+        digest = hashlib.sha256()
+        auth = self.client_auth
+        rule = (auth.demand.encode(), auth.ca or b"", auth.crl or b"")
+        for part in (self.scope.encode(), *rule):
+            digest.update(len(part).to_bytes(8) + part)
+        digest.update(auth.depth.to_bytes(8))
+        return digest.digest()
+
+
+def _session_id(policy: Policy) -> bytes:
+    """What a session is bound to: in TLS 1.2 it brings its cipher along, which nobody looks at again."""
+    digest = hashlib.sha256(policy.group_id())
+    digest.update(repr((policy.ciphers, policy.groups, policy.min_version, policy.max_version)).encode())
+    return digest.digest()
 
 
 def default_groups(openssl: tuple[int, int]) -> str:
     """The key exchange groups, best first; post-quantum ones where this OpenSSL has them."""
-    return f"X25519MLKEM768:{_CLASSIC_GROUPS}" if openssl >= _POST_QUANTUM_SINCE else _CLASSIC_GROUPS
+    has_post_quantum = openssl >= _POST_QUANTUM_SINCE
+    return f"{_POST_QUANTUM_GROUP}:{_CLASSIC_GROUPS}" if has_post_quantum else _CLASSIC_GROUPS
 
 
-def build_context(certificate: Certificate, policy: Policy) -> _openssl.Context:
-    """The Context for `certificate` under `policy`.  ValueError says what OpenSSL does not accept."""
-    return _openssl.Context(
-        chain=certificate.chain,
-        key=certificate.key,
-        min_version=VERSIONS[policy.min_version],
-        ciphers=CIPHERS,
-        ciphersuites=CIPHERSUITES,
-        groups=default_groups(_openssl.openssl_version_number()),
-    )
+def build_context(
+    certificates: Sequence[Certificate],
+    policy: Policy,
+    ticket_keys: bytes | None = None,
+    on_client_hello: Callable[[_openssl.Connection], _openssl.Context | int | None] | None = None,
+) -> _openssl.Context:
+    """The Context for `certificates` under `policy`.  CertificateError for what OpenSSL refuses."""
+    openssl = _openssl.openssl_version_number()
+    try:
+        return _openssl.Context(
+            identities=[(certificate.chain, certificate.key) for certificate in certificates],
+            min_version=VERSIONS[policy.min_version],
+            max_version=VERSIONS[policy.max_version] if policy.max_version else 0,
+            ciphers=":".join(policy.ciphers) or CIPHERS,
+            ciphersuites=":".join(policy.ciphersuites) or CIPHERSUITES,
+            groups=":".join(policy.groups) or default_groups(openssl),
+            signature_algorithms=":".join(policy.signature_algorithms) or None,
+            alpn=[protocol.encode() for protocol in policy.alpn],
+            session_id_context=_session_id(policy),
+            client_auth=policy.client_auth.demand,
+            client_ca=policy.client_auth.ca,
+            client_crl=policy.client_auth.crl,
+            client_depth=policy.client_auth.depth,
+            ticket_keys=ticket_keys,
+            on_client_hello=on_client_hello,
+        )
+    except ValueError as error:
+        files = ", ".join(str(certificate.chain_file) for certificate in certificates)
+        raise CertificateError(
+            f"{_openssl.openssl_version()} does not accept this for {files}: {error}",
+            "choose what this OpenSSL can do, and a key of 2048 bit RSA or P-256",
+        ) from None
+
+
+def read_authorities(file: Path) -> bytes:
+    """The PEM text of CAs.  CertificateError when it is not that, and whole."""
+    return _read_pem(file, _openssl.check_authorities)
+
+
+def read_crls(file: Path) -> bytes:
+    """The PEM text of CRLs.  CertificateError when it is not that, and whole."""
+    return _read_pem(file, _openssl.check_crls)
+
+
+def _read_pem(file: Path, check: Callable[[bytes], None]) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(FILE_MAX + 1)
+    except OSError as error:
+        raise CertificateError(
+            f"cannot read {file}: {error.strerror}", "name a PEM file that the starting user may read"
+        ) from None
+    if len(content) > FILE_MAX:
+        raise CertificateError(f"{file} is larger than {FILE_MAX} bytes", "name a PEM file")
+    try:
+        check(content)
+    except ValueError as error:
+        raise CertificateError(f"{file}: {error}", "name a file of whole PEM texts") from None
+    return content

@@ -24,9 +24,11 @@ class Failure:
 _REASONS: dict[int, tuple[str, str]] = {
     101: ("no_shared_group", "the client has no key exchange group in common with us"),
     118: ("no_shared_signature_algorithm", "the client accepts no signature our key can make"),
+    134: ("client_certificate_refused", "the client's certificate was not accepted"),
     155: ("plain_http", "an HTTP proxy request (CONNECT) came where TLS was expected"),
     156: ("plain_http", "plain HTTP was spoken to the TLS port; the client should use https"),
     193: ("no_shared_cipher", "the client has no cipher in common with us"),
+    199: ("no_client_certificate", "the client showed no certificate, and must"),
     235: ("no_shared_protocol", "the client's ALPN has no protocol in common with ours"),
     252: ("unsupported_version", "the client speaks no TLS version that we allow"),
     258: ("unsupported_version", "the client speaks no TLS version that we allow"),
@@ -43,6 +45,13 @@ _REASONS: dict[int, tuple[str, str]] = {
 _ALERT_RECEIVED = 1000
 
 _INTERNAL_ERROR = 80
+
+# Our ClientHello callback refused, with this alert.
+_CALLBACK_FAILED = 234
+_REFUSALS: dict[int | None, tuple[str, str]] = {
+    50: ("malformed_name", "the client's server_name extension cannot be read"),
+    112: ("unknown_name", "the client asked for a name that is not served here"),
+}
 
 _ALERTS = {
     0: "close_notify",
@@ -95,8 +104,12 @@ def explain(error: TlsError) -> Failure:
 
 
 def _reason(error: TlsError) -> tuple[str, str, Fault]:
-    if error.code in _REASONS:
-        return *_REASONS[error.code], Fault.CLIENT
+    known = _REFUSALS.get(error.alert) if error.code == _CALLBACK_FAILED else _REASONS.get(error.code)
+    if known is not None:
+        reason, detail = known
+        # Of a refused certificate OpenSSL says why, as in "…: certificate has expired".
+        why = error.reason.partition(": ")[2]
+        return reason, f"{detail}: {why}" if why else detail, Fault.CLIENT
     if error.errno in (errno.ECONNRESET, errno.EPIPE):
         return "client_reset", "the client reset the connection", Fault.CLIENT
     if error.errno:

@@ -19,7 +19,8 @@ from termproxy import clock
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
 from termproxy.worker.connection import ClientConnection
-from termproxy.worker.shared import Frontend, Shared
+from termproxy.worker.frontend import Frontend
+from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
 

@@ -15,6 +15,7 @@ that resets leaves its client without close_notify, so that neither takes a part
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import socket
@@ -33,7 +34,8 @@ from termproxy.outcome import Outcome
 from termproxy.relay.pump import Pump, Ready, relay
 from termproxy.tls._openssl import Connection
 from termproxy.tls.failures import explain
-from termproxy.worker.shared import Frontend, Shared
+from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
 
@@ -82,6 +84,7 @@ class ClientConnection:
         "_peer",
         "_quiet_since",
         "_readable",
+        "_served",
         "_server",
         "_shared",
         "_tls",
@@ -98,7 +101,8 @@ class ClientConnection:
         self._frontend = frontend
         self._fd = fd  # ours to close; a socket object would cost more than it does for us
         self._peer = peer
-        self._tls = Connection(frontend.context, self._fd)
+        self._tls = Connection(frontend.entry, self._fd)
+        self._served: Served = frontend.default
         self._readable: Any = shared.loop.io(self._fd, Ready.READABLE)
         self._writable: Any = None
         self._connecting: Connecting | None = None
@@ -161,10 +165,13 @@ class ClientConnection:
         if self._tls.resumed:
             row[_RESUMED] += 1
         self._handshaken = clock.monotonic()
+        choice = self._tls.note
+        if choice is not None:
+            self._served = choice.served
         self.phase = Phase.CONNECTING
         self._connecting = Connecting(
             self._shared.loop,
-            self._frontend.cluster.candidates(),
+            self._served.cluster.candidates(),
             self._on_settled,
             self._on_backend_failure,
         )
@@ -235,7 +242,7 @@ class ClientConnection:
         if shared.throttle.admits(str(server), now):
             more = shared.throttle.held_back(str(server))
             again = f" ({more} more since the last such line)" if more else ""
-            log.warning("cluster %s: %s%s", self._frontend.cluster.name, error, again)
+            log.warning("cluster %s: %s%s", self._served.cluster.name, error, again)
 
     # Relay.
 
@@ -421,7 +428,7 @@ class ClientConnection:
             time=clock.utc_now() - timedelta(seconds=seconds),
             client=self._client_name(),
             frontend=self._frontend.name,
-            sni=None if sni is None else printable(sni),
+            sni=self._asked_name() or (None if sni is None else printable(sni)),
             alpn=None if alpn is None else printable(alpn),
             backend=None if self._server is None else str(self._server),
             bytes_from_client=tls.plaintext_read,
@@ -436,10 +443,19 @@ class ClientConnection:
         if self._handshaken is not None:
             record.version, record.cipher = tls.version, tls.cipher
             record.group, record.resumed = tls.group, tls.resumed
+            if not record.resumed:  # else none was shown
+                record.certificate = self._served.label_of(tls.own_certificate)
+            client_certificate = tls.peer_certificate
+            if client_certificate is not None:
+                record.client_certificate = hashlib.sha256(client_certificate).hexdigest()
             record.handshake_seconds = self._handshaken - self._accepted
             if self._connected is not None:
                 record.connect_seconds = self._connected - self._handshaken
         shared.access_log.write(record)
+
+    def _asked_name(self) -> str | None:
+        """As our callback read it: OpenSSL tells a resumed session's, and none when we refused."""
+        return None if self._tls.note is None else self._tls.note.name
 
     def _client_name(self) -> str:
         host, port = self._peer[:2]

@@ -23,13 +23,19 @@ from termproxy import clock
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.scoreboard import NANOSECONDS, Column, WorkerState
-from termproxy.relay.pump import SCRATCH_SIZE
+from termproxy.relay.pump import SCRATCH_SIZE, Ready
 from termproxy.tls._openssl import Scratch
+from termproxy.tls.certificates import CertificateError
 from termproxy.worker.acceptor import Acceptor
+from termproxy.worker.assembly import Assembly
 from termproxy.worker.deadlines import TICK
-from termproxy.worker.shared import Frontend, Shared
+from termproxy.worker.frontend import Frontend
+from termproxy.worker.orders import OrderReader, Orders
+from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
+
+ORDERS_READ = 1 << 20  # bytes at a time
 
 # Connections make few cycles, and close() breaks those: the collector can run seldom.
 GC_THRESHOLD = (50_000, 20, 50)
@@ -43,14 +49,20 @@ class Assignment:
     row: memoryview  # of the scoreboard
     slot_beats: memoryview
     listeners: Sequence[tuple[Frontend, socket.socket, int]]  # with the slot of each
+    assemblies: Sequence[Assembly]  # of the frontends, in the configuration's order
     timeouts: Timeouts
     limits: Limits
     access_log: AccessLog | None
 
 
 class Worker:
-    def __init__(self, assignment: Assignment, report_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, assignment: Assignment, orders: socket.socket, report_ready: Callable[[], None]
+    ) -> None:
         self._assignment = assignment
+        self._orders = orders
+        self._order_reader = OrderReader()
+        self._obedience = Orders(assignment.assemblies)
         self._report_ready = report_ready
         self._loop: Any = gevent.get_hub().loop
         self._shared = Shared(
@@ -64,7 +76,8 @@ class Worker:
             self._shared, assignment.slot, assignment.slot_beats, assignment.limits.connections
         )
         for frontend, sock, slot in assignment.listeners:
-            frontend.cluster.begin_with(assignment.slot)
+            for cluster in frontend.clusters():
+                cluster.begin_with(assignment.slot)
             self._acceptor.add(frontend, sock, slot)
         self._over = Event()
         self._drain_until: float | None = None
@@ -75,6 +88,8 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGQUIT):
             self._loop.signal(signum).start(self.drain)
         self._loop.signal(signal.SIGINT).start(self._end_now)
+        orders = self._loop.io(self._orders.fileno(), Ready.READABLE)
+        orders.start(self._on_orders, orders)
         timer = self._loop.timer(TICK, TICK)
         timer.start(self._tick)
         self._tick()
@@ -100,6 +115,31 @@ class Worker:
         for connection in list(self._shared.connections):
             connection.drain_is_over()
         self._over.set()
+
+    def _on_orders(self, watcher: Any) -> None:
+        try:
+            data = self._orders.recv(ORDERS_READ)
+        except BlockingIOError:
+            return
+        if not data:  # the master has gone, and its death signal did not come
+            watcher.stop()
+            self.drain()
+            return
+        try:
+            for order in self._order_reader.feed(data):
+                self._obey(order)
+        except Exception:
+            # What the master says next would build on this: a new worker begins with all of it.
+            log.exception("an order could not be carried out; please report this")
+            watcher.stop()
+            self.drain()
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        try:
+            self._obedience.obey(order, clock.utc_now())
+        except CertificateError as error:
+            log.error("certificates from the master are refused, the old ones stay: %s", error)
+        self._shared.row[Column.ORDERS] += 1
 
     def _tick(self) -> None:
         now = clock.monotonic()

@@ -6,24 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from termproxy.backends.cluster import Cluster
 from termproxy.config.schema import Timeouts
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.logs import Throttle
-from termproxy.tls._openssl import Context, Scratch
+from termproxy.tls._openssl import Scratch
 from termproxy.worker.deadlines import DeadlineWheel
 
 if TYPE_CHECKING:
     from termproxy.worker.connection import ClientConnection
-
-
-@dataclass(frozen=True, slots=True)
-class Frontend:
-    """Where clients come in: what is shown to them, and where they are forwarded to."""
-
-    name: str
-    context: Context
-    cluster: Cluster
 
 
 @dataclass(slots=True)

@@ -103,5 +103,6 @@ def test_the_shipped_reference_is_valid_but_for_its_certificate(tmp_path: Path) 
     reference = Path(__file__).parents[2] / "conf" / "termproxy.toml"
     result = termproxy("check", "-c", str(reference))
     assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert "site.pem" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    assert "certs/*.pem" in result.stderr
+    assert "site.crt" in result.stderr

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from termproxy.address import parse_address
 from termproxy.config.checks import problems
-from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend
+from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, Host, Tls
 
 PEM = CertificateFiles(Path("/site.pem"), None)
 
 
-def frontend(name: str = "web", *listen: str, cluster: str = "app", certificates: int = 1) -> Frontend:
+def frontend(name: str = "web", *listen: str, cluster: str = "app") -> Frontend:
     return Frontend(
         name=name,
         listen=tuple(map(parse_address, listen or ["127.0.0.1:8443"])),
         cluster=cluster,
-        certificates=(PEM,) * certificates,
+        certificates=(PEM,),
     )
 
 
@@ -75,17 +79,97 @@ def test_an_address_stands_once_in_one_frontend_too() -> None:
     assert finding[1] == "127.0.0.1:1 is already listened on by frontend 'a'"
 
 
-def test_one_certificate_a_frontend() -> None:
-    assert list(problems(config(frontend(certificates=2)))) == [
-        (
-            ("frontend", 0, "certificates"),
-            "2 certificates",
-            "name one: choosing among several by name is not built yet",
-        )
-    ]
+def test_several_certificates_are_fine() -> None:
+    assert list(problems(config(replace(frontend(), certificates=(PEM, PEM))))) == []
 
 
 def test_all_findings_are_told() -> None:
-    broken = frontend(cluster="x", certificates=2)
+    broken = frontend(cluster="x")
 
-    assert len(list(problems(config(broken, broken)))) == 6
+    assert len(list(problems(config(broken, broken)))) == 4
+
+
+# Names and what is demanded of clients.
+
+
+def host(*names: str, **settings: Any) -> Host:
+    return Host(names=names or ("a.test",), **settings)
+
+
+def found(*hosts: Host, **tls: Any) -> list[tuple[str, str]]:
+    """Where, and what: of one frontend with these."""
+    web = replace(frontend(), tls=Tls(**tls), hosts=hosts)
+    return [(".".join(map(str, path)), what) for path, what, cure in problems(config(web)) if cure]
+
+
+def test_hosts_in_order_have_no_findings() -> None:
+    ca = Path("/ca")
+    assert found(host("a.test"), host("b.test", "*.a.test", cluster="app")) == []
+    assert found(host(client_auth="required"), client_ca=ca) == []
+    assert found(host(client_auth="required", client_ca=ca)) == []
+    assert found(host(client_auth="off"), client_auth="required", client_ca=ca) == []
+    assert found(host(max_version="1.2"), min_version="1.2") == []
+
+
+def test_a_host_s_cluster_exists() -> None:
+    assert found(host("a.test"), host("b.test", cluster="none")) == [
+        ("frontend.0.host.1.cluster", "there is no cluster 'none'")
+    ]
+
+
+def test_a_host_is_named_once() -> None:
+    assert found(host("a.test", "b.test"), host("*.b.test", "b.test")) == [
+        ("frontend.0.host.1.names", "b.test is in two host blocks")
+    ]
+    assert len(found(host("a.test", "a.test"))) == 1
+
+
+def test_two_frontends_may_have_the_same_host() -> None:
+    one = replace(frontend("a", "[::1]:1"), hosts=(host(),))
+    other = replace(frontend("b", "[::1]:2"), hosts=(host(),))
+    assert list(problems(config(one, other))) == []
+
+
+@pytest.mark.parametrize(
+    ("tls", "block", "where"),
+    [
+        ({"min_version": "1.3", "max_version": "1.2"}, {"max_version": "1.3"}, "tls"),
+        ({"preset": "modern", "max_version": "1.2"}, {"preset": "intermediate"}, "tls"),
+        ({}, {"min_version": "1.3", "max_version": "1.2"}, "host.0"),
+        ({"min_version": "1.3"}, {"max_version": "1.2"}, "host.0"),
+        ({"max_version": "1.2"}, {"preset": "modern"}, "host.0"),
+    ],
+)
+def test_a_version_is_left(tls: dict[str, Any], block: dict[str, Any], where: str) -> None:
+    assert found(host(**block), **tls) == [
+        (f"frontend.0.{where}.max_version", "no version is from 1.3 to 1.2")
+    ]
+
+
+@pytest.mark.parametrize("demand", ["optional", "required"])
+def test_who_demands_certificates_says_who_issues_them(demand: str) -> None:
+    what = f'client_auth is "{demand}", but nobody may issue certificates'
+    assert found(host(client_auth=demand)) == [("frontend.0.host.0.client_auth", what)]
+    assert found(client_auth=demand) == [("frontend.0.tls.client_auth", what)]
+
+
+def test_a_ca_without_a_demand_is_told() -> None:
+    """Whoever named it believes that clients are asked."""
+    what = 'client_ca has no effect: client_auth is "off"'
+    assert found(client_ca=Path("/ca")) == [("frontend.0.tls.client_ca", what)]
+    assert found(host(client_auth="off"), client_ca=Path("/ca")) == [("frontend.0.tls.client_ca", what)]
+
+
+@pytest.mark.parametrize("tls", [{}, {"client_auth": "off"}])
+@pytest.mark.parametrize("others", [(), (host("b.test", client_auth="required"),)])
+def test_a_host_s_ca_without_a_demand_is_told(tls: dict[str, Any], others: tuple[Host, ...]) -> None:
+    """Fails open: clients of this name are asked for nothing, in silence."""
+    tls = {"client_ca": Path("/frontend")} | tls if others else tls
+    assert [where for where, _ in found(host(client_ca=Path("/ca")), *others, **tls)] == [
+        "frontend.0.host.0.client_ca"
+    ]
+
+
+@pytest.mark.parametrize("block", [{}, {"client_ca": Path("/ca")}])
+def test_a_crl_without_a_demand_is_told(block: dict[str, Any]) -> None:
+    assert any("client_crl" in where for where, _ in found(client_crl=Path("/crl"), **block))

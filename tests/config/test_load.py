@@ -21,7 +21,7 @@ from termproxy.config.load import (
     line_of,
     load,
 )
-from termproxy.config.schema import Config, keys_of
+from termproxy.config.schema import Config, Tls, keys_of
 from termproxy.errors import ConfigError, Problem
 
 GOOD = """\
@@ -64,7 +64,8 @@ def test_a_small_file_has_the_defaults_in_all_else(tmp_path: Path) -> None:
     assert config.limits.connections == 10_000
     assert config.log.access == "-"
     assert [str(address) for address in config.frontends[0].listen] == ["127.0.0.1:8443"]
-    assert config.frontends[0].tls.min_version == "1.2"
+    assert config.frontends[0].tls == Tls()
+    assert config.frontends[0].hosts == ()
     assert [str(server) for server in config.clusters["app"].servers] == ["127.0.0.1:8080"]
 
 

@@ -51,7 +51,7 @@ def test_the_reference_loads_to_the_defaults() -> None:
     for spec in fields(Config):
         if key_of(spec) not in ("frontend", "cluster"):
             assert getattr(config, spec.name) == getattr(Config(), spec.name)
-    assert config.frontends[0].certificates[0].chain == CONF / "site.pem"
+    assert config.frontends[0].certificates[0].chain == CONF / "certs/*.pem"
     assert list(config.clusters) == ["app"]
 
 
@@ -115,7 +115,7 @@ cluster = "app"  # /etc/t.toml:5: frontend[0].cluster
 certificates = [{ chain = "/etc/a.crt", key = "/etc/a.key" }]  # /etc/t.toml:6: frontend[0].certificates
 
 [frontend.tls]
-min_version = "1.2"  # default
+unknown_name = "default"  # default
 
 [cluster."a b"]
 servers = ["unix:/run/a"]  # /etc/t.toml:8: cluster.a b.servers
@@ -124,6 +124,46 @@ servers = ["unix:/run/a"]  # /etc/t.toml:8: cluster.a b.servers
 servers = ["127.0.0.1:8080"]  # /etc/t.toml:10: cluster.app.servers
 """
     )
+
+
+def test_hosts_are_dumped_with_what_they_say_and_no_more() -> None:
+    text = """\
+[[frontend]]
+name = "web"
+listen = ["127.0.0.1:1"]
+cluster = "app"
+certificates = ["a.pem"]
+[frontend.tls]
+client_ca = "ca.pem"
+[[frontend.host]]
+names = ["a.test", "*.a.test"]
+client_auth = "required"
+[[frontend.host]]
+names = ["b.test"]
+cluster = "app"
+[cluster.app]
+servers = ["127.0.0.1:8080"]
+"""
+    source = in_file(text)
+    dumped = dump(load(source), source)
+
+    assert (
+        """
+[frontend.tls]
+client_ca = "/etc/ca.pem"  # /etc/t.toml:7: frontend[0].tls.client_ca
+unknown_name = "default"  # default
+
+[[frontend.host]]
+client_auth = "required"  # /etc/t.toml:10: frontend[0].host[0].client_auth
+names = ["a.test", "*.a.test"]  # /etc/t.toml:9: frontend[0].host[0].names
+
+[[frontend.host]]
+names = ["b.test"]  # /etc/t.toml:12: frontend[0].host[1].names
+cluster = "app"  # /etc/t.toml:13: frontend[0].host[1].cluster
+"""
+        in dumped
+    )
+    assert load(in_file(dumped)) == load(source)
 
 
 def test_auto_is_dumped_as_such() -> None:
@@ -148,6 +188,28 @@ CERTIFICATES = (
 )
 
 
+NAMES = st.lists(st.sampled_from(["X25519", "P-256", "caf\u00e9", 'a"b']), min_size=1, max_size=2)
+UNKNOWN_NAME: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+    {}, optional={"unknown_name": st.sampled_from(["default", "reject"])}
+)
+PATTERNS = ["a.test", "*.a.test", "xn--mnchen-3ya.test", "_b.test"]
+POLICIES = st.fixed_dictionaries(
+    {"client_ca": TEXTS, "client_auth": st.sampled_from(["optional", "required"])},
+    optional={
+        "preset": st.sampled_from(["intermediate", "modern"]),
+        "min_version": st.sampled_from(["1.2", "1.3"]),
+        "max_version": st.just("1.3"),
+        "ciphers": NAMES,
+        "ciphersuites": NAMES,
+        "groups": NAMES,
+        "signature_algorithms": NAMES,
+        "alpn": NAMES,
+        "client_crl": TEXTS,
+        "client_depth": st.integers(0, 16),
+    },
+)
+
+
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     clusters = draw(st.dictionaries(WORDS, st.fixed_dictionaries({"servers": SERVERS}), min_size=1))
@@ -158,8 +220,12 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "name": name,
             "listen": listen[index :: len(names)],
             "cluster": draw(st.sampled_from(sorted(clusters))),
-            "certificates": [draw(CERTIFICATES)],
-            "tls": {"min_version": draw(st.sampled_from(["1.2", "1.3"]))},
+            "certificates": draw(st.lists(CERTIFICATES, min_size=1, max_size=3)),
+            "tls": draw(POLICIES) | draw(UNKNOWN_NAME),
+            "host": [
+                draw(POLICIES) | {"names": [pattern], "cluster": draw(st.sampled_from(sorted(clusters)))}
+                for pattern in draw(st.lists(st.sampled_from(PATTERNS), unique=True, max_size=3))
+            ],
         }
         for index, name in enumerate(names)
     ]

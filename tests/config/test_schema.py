@@ -17,11 +17,13 @@ from termproxy.config.schema import (
     Cluster,
     Config,
     Frontend,
+    Host,
     Kind,
     Limits,
     Log,
     Timeouts,
     Tls,
+    TlsPolicy,
     auto_or,
     choice,
     key_of,
@@ -33,6 +35,21 @@ from termproxy.config.schema import (
 )
 
 BASE = Path("/etc/termproxy")
+
+POLICY = (
+    "preset",
+    "min_version",
+    "max_version",
+    "ciphers",
+    "ciphersuites",
+    "groups",
+    "signature_algorithms",
+    "alpn",
+    "client_auth",
+    "client_ca",
+    "client_crl",
+    "client_depth",
+)
 
 # ARCHITECTURE.md §8 fixes these, so that everyone's files keep working.
 FIXED_NAMES = {
@@ -63,14 +80,9 @@ FIXED_NAMES = {
     "frontend.certificates",
     "frontend.accept_proxy_from",
     "frontend.trust_forwarded_from",
-    "frontend.tls.min_version",
+    *(f"frontend.{block}.{name}" for block in ("tls", "host") for name in POLICY),
     "frontend.tls.unknown_name",
-    "frontend.tls.client_auth",
-    "frontend.tls.client_ca",
-    "frontend.tls.client_crl",
     "frontend.host.names",
-    "frontend.host.client_auth",
-    "frontend.host.client_ca",
     "frontend.host.cluster",
     "frontend.route.host",
     "frontend.route.path_prefix",
@@ -90,7 +102,7 @@ FIXED_DEFAULTS: dict[type, dict[str, Any]] = {
     Log: {"level": "info", "access": "-"},
     Timeouts: {"handshake": 10, "connect": 3, "idle": 60, "drain": 30},
     Limits: {"connections": 10000},
-    Tls: {"min_version": "1.2"},
+    Tls: {"min_version": None, "client_auth": None, "unknown_name": "default"},
 }
 
 
@@ -316,3 +328,77 @@ def test_a_certificate_is_a_file_or_a_table_of_two(value: Any, expected: Certifi
 )
 def test_no_other_is_a_certificate(value: Any, expected: str) -> None:
     assert refusal(kind(Frontend, "certificates"), [value]) == expected
+
+
+# Host blocks.
+
+
+@pytest.mark.parametrize("name", ["a.test", "*.a.test", "localhost", "xn--mnchen-3ya.test", "_a.test"])
+def test_a_host_is_named_as_clients_ask(name: str) -> None:
+    assert kind(Host, "names").read([name], BASE) == (name,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "*",
+        "*.",
+        "A.test",
+        "a.test.",
+        "*.*.test",
+        "a.*.test",
+        "*a.test",
+        "münchen.test",
+        "a b",
+        "::1",
+        "a:443",
+        "a\x00",
+        "a" * 64,
+        "a." * 127 + "aa",
+    ],
+)
+def test_a_host_that_no_client_can_ask_for_is_refused(name: str) -> None:
+    assert "is not a host name; write it in lower case" in refusal(kind(Host, "names"), [name])
+
+
+def test_an_address_is_no_host() -> None:
+    """No client names one: its block would never be used, whatever it demands of clients."""
+    assert refusal(kind(Host, "names"), ["192.0.2.1"])
+    assert refusal(kind(Host, "names"), ["*.192.0.2.1"])
+
+
+def test_what_a_policy_does_not_say_is_none() -> None:
+    assert all(
+        getattr(block, spec.name) is None
+        for block in (Tls(), Host(names=("a.test",)))
+        for spec in fields(TlsPolicy)
+    )
+
+
+@pytest.mark.parametrize("cls", [Tls, Host])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("preset", "old"),
+        ("min_version", "1.1"),
+        ("max_version", 1.3),
+        ("client_auth", "on"),
+        ("client_auth", True),
+        ("client_depth", -1),
+        ("client_depth", 17),
+        ("client_ca", ""),
+        ("client_crl", "a\0"),
+        ("alpn", []),
+        ("ciphers", "ECDHE"),
+        ("groups", [1]),
+    ],
+)
+def test_a_policy_s_value_has_its_bounds(cls: type, name: str, value: object) -> None:
+    with pytest.raises((BadValue, BadItems)):
+        kind(cls, name).read(value, BASE)
+
+
+@pytest.mark.parametrize(("name", "value"), [("client_ca", "ca.pem"), ("client_crl", "crl.pem")])
+def test_files_of_clients_are_beside_the_configuration(name: str, value: str) -> None:
+    assert kind(Tls, name).read(value, BASE) == BASE / value

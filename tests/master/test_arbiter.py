@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -15,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
+from termproxy import clock
 from termproxy.address import Address
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.schema import CertificateFiles, Config
 from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.master.arbiter import Arbiter, Child
-from termproxy.master.generation import Generation
-from termproxy.worker.shared import Frontend
-from tests.relay.ends import server_context
+from termproxy.master.certificate_store import CertificateStore
+from termproxy.master.generation import Generation, Site
+from termproxy.worker.assembly import Assembly
+from tests.conftest import write_site
 from tests.support.clients import NAME
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -260,6 +264,57 @@ def test_a_refused_reload_with_more_workers_loses_no_client(start: Start, trust:
     assert answered == 10
 
 
+def test_a_renewed_certificate_is_served_by_every_worker_without_a_new_one(
+    start: Start, ca: trustme.CA, trust: ssl.SSLContext, tmp_path: Path
+) -> None:
+    certs = tmp_path / "certs"
+    certs.mkdir()
+    write_site(ca, certs / "site.pem")
+    frontend = {"name": "web", "cluster": "app", "certificates": [str(certs)]}
+    port = free_port()
+    master = start(frontend=[{**frontend, "listen": [f"127.0.0.1:{port}"]}])
+    master.port = port
+    before = master.pids()
+
+    def served() -> str:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as raw,
+            trust.wrap_socket(raw, server_hostname=NAME) as client,
+        ):
+            shown = client.getpeercert(binary_form=True)
+            assert shown is not None
+            return hashlib.sha256(shown).hexdigest()
+
+    old = served()
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as raw,
+        trust.wrap_socket(raw, server_hostname=NAME) as stays,
+    ):
+        backend = accepted_after(master, 2)
+        write_site(ca, certs / "site.pem~").replace(certs / "site.pem")
+        wait_until(lambda: all(served() != old for _ in range(8)), "the new certificate")
+        stays.sendall(b"alive")
+        assert backend.recv(5) == b"alive"
+        backend.close()
+
+    assert master.pids() == before
+    assert "frontend web: renewed" in master.said()
+    assert master.status()["generation"] == 1
+    (certs / "site.pem").write_bytes(b"bad")
+    wait_until(lambda: "what was served before stays" in master.said(), "a word of it")
+    assert served() != old
+    assert master.said().count("what was served before stays") == 1
+
+
+def accepted_after(master: Master, count: int) -> socket.socket:
+    """The backend's end of the latest of so many connections."""
+    for _ in range(count - 1):
+        master.backend.accept()[0].close()
+    accepted, _ = master.backend.accept()
+    accepted.settimeout(PATIENCE)
+    return accepted
+
+
 def test_a_stop_over_the_control_socket_is_answered_when_it_is_done(start: Start) -> None:
     master = start()
 
@@ -335,17 +390,23 @@ def generation(number: int, site: Path, address: Address, *, workers: int) -> Ge
             ),
         ),
     )
-    frontend = Frontend("web", server_context(site), Cluster("app", [Server(address)]))
-    return Generation(number, config, (frontend,), None, None, ())
+    store = CertificateStore(config.frontends[0])
+    assert store.refresh() == []
+    cluster = Cluster("app", [Server(address)])
+    made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem))
+    assert made.show(clock.utc_now()) == []
+    return Generation(number, config, (made,), None, None, ())
 
 
 def test_a_word_of_a_worker_that_was_reaped_in_the_same_turn_is_passed_over() -> None:
     """Both events were ready; the exit came first, and read the last words already."""
     arbiter = Arbiter(lambda: None)  # type: ignore[arg-type,return-value]
     arbiter._on_word(4711, 0.0)
-    arbiter._children[4712] = Child(row=0, startup_fd=None)
-    arbiter._on_word(4712, 0.0)
+    with socket.socket() as orders:
+        arbiter._children[4712] = Child(row=0, startup_fd=None, orders=orders)
+        arbiter._on_word(4712, 0.0)
     arbiter._selector.close()
+    arbiter._file_watch.close()
 
 
 def test_a_dropped_generation_s_slots_stop_listening(
@@ -365,6 +426,7 @@ def test_a_dropped_generation_s_slots_stop_listening(
     left = len(arbiter._listeners.of(address))
     arbiter._listeners.close([address])
     arbiter._selector.close()
+    arbiter._file_watch.close()
 
     assert arbiter._supervisor.candidate is None
     assert left == 1

@@ -13,7 +13,8 @@ import trustme
 
 from termproxy.config.load import FlagSource
 from termproxy.errors import ConfigError, StartError
-from termproxy.master.generation import Checked, Generation, User, build, check
+from termproxy.master.generation import Checked, Generation, Site, User, build, check
+from tests.tls.pki import Issued, an_authority, issue, write
 
 NOW = datetime.now(UTC)
 UNPRIVILEGED = 4711
@@ -59,10 +60,11 @@ def test_what_workers_inherit_is_made(site: Path) -> None:
     generation = build(checked(source(site)), 7)
 
     assert generation.number == 7
-    (frontend,) = generation.frontends
+    (served,) = generation.sites
+    frontend = served.assembly.frontend
     assert frontend.name == "web"
-    assert frontend.cluster.name == "app"
-    assert list(map(str, frontend.cluster.servers)) == ["127.0.0.1:8080", "127.0.0.1:8081"]
+    assert frontend.default.cluster.name == "app"
+    assert list(map(str, frontend.default.cluster.servers)) == ["127.0.0.1:8080", "127.0.0.1:8081"]
     assert [(f.name, str(address)) for f, address in generation.addresses()] == [
         ("web", "127.0.0.1:8443"),
         ("web", "[::1]:8443"),
@@ -74,12 +76,10 @@ def test_what_workers_inherit_is_made(site: Path) -> None:
 def test_two_frontends_of_one_cluster_share_its_turns(site: Path) -> None:
     values = source(site).values
     second = {**values["frontend"][0], "name": "b", "listen": ["127.0.0.1:9"]}
-    one, other = checked(
-        FlagSource({**values, "frontend": [values["frontend"][0], second]}, {})
-    ).frontends
+    one, other = checked(FlagSource({**values, "frontend": [values["frontend"][0], second]}, {})).sites
 
-    assert one.cluster is other.cluster
-    assert one.context is not other.context
+    assert one.assembly.frontend.default.cluster is other.assembly.frontend.default.cluster
+    assert one.assembly.frontend.entry is not other.assembly.frontend.entry
 
 
 def test_a_generation_owns_its_log(site: Path, tmp_path: Path) -> None:
@@ -220,3 +220,113 @@ def test_who_is_the_user_already_needs_no_warning(site: Path) -> None:
 
 def test_a_user_s_name_with_a_nul_is_refused(site: Path) -> None:
     assert problems(source(site, user="a\0b"))
+
+
+# Renewal.
+
+
+def made_site(folder: Path, **tls: Any) -> Site:
+    values = source(folder).values
+    values["frontend"][0]["tls"] = tls
+    (made,) = checked(FlagSource(values, {})).sites
+    return made
+
+
+def written(file: Path, issued: Issued) -> None:
+    write(file.with_name(f"{file.name}~"), issued.chain, issued.key_pem).replace(file)
+
+
+def shown(made: Site) -> list[bytes]:
+    return [certificate.leaf_der for certificate in made.assembly.certificates]
+
+
+A, NEXT_A, CA = issue("a", "a.test"), issue("next", "a.test"), an_authority()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    certs = tmp_path / "certs"
+    certs.mkdir()
+    written(certs / "a.pem", A)
+    return certs
+
+
+def test_what_has_not_changed_is_not_shown_anew(folder: Path) -> None:
+    made = made_site(folder)
+    entry = made.assembly.frontend.entry
+    for _ in range(3):
+        assert made.renew(NOW) == ([], False)
+    assert made.assembly.frontend.entry is entry
+
+
+def test_a_renewed_certificate_is_shown(folder: Path) -> None:
+    made = made_site(folder)
+    written(folder / "a.pem", NEXT_A)
+
+    assert made.renew(NOW) == ([], True)
+    assert shown(made) == [NEXT_A.der]
+    assert made.renew(NOW) == ([], False)
+
+
+def test_a_bad_file_leaves_what_is_shown_and_is_told_once(folder: Path) -> None:
+    made = made_site(folder)
+    (folder / "a.pem").write_bytes(b"bad")
+    problems, changed = made.renew(NOW)
+
+    assert (len(problems), changed) == (1, False)
+    assert shown(made) == [A.der]
+    assert made.renew(NOW) == ([], False)
+
+
+def test_what_openssl_refuses_leaves_what_is_shown_and_is_told_once(folder: Path) -> None:
+    ca = write(folder.parent / "ca", CA.pem)
+    made = made_site(folder, client_auth="required", client_ca=str(ca))
+    entry = made.assembly.frontend.entry
+    ca.write_bytes(b"-----BEGIN CERTIFICATE-----\ngarbage")
+    problems, changed = made.renew(NOW)
+
+    assert ("client CA" in problems[0][1], changed) == (True, False)
+    assert made.assembly.frontend.entry is entry
+    assert made.renew(NOW) == ([], False)
+    ca.write_bytes(CA.pem + b"\n")
+    assert made.renew(NOW) == ([], True)
+
+
+def test_a_refused_ca_at_the_start_is_told_with_its_place(folder: Path) -> None:
+    ca = write(folder.parent / "ca", b"-----BEGIN CERTIFICATE-----\ngarbage")
+    values = source(folder).values
+    values["frontend"][0]["tls"] = {"client_auth": "required", "client_ca": str(ca)}
+
+    assert any("client CA" in problem for problem in problems(FlagSource(values, {})))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage", b"-----BEGIN garbage"])
+@pytest.mark.parametrize("kind", ["client_ca", "client_crl"])
+@pytest.mark.parametrize("block", ["tls", "host"])
+def test_a_start_without_usable_client_files_is_refused(
+    folder: Path, content: bytes | None, kind: str, block: str
+) -> None:
+    """CVE-2026-27586: Caddy asked nobody for a certificate then."""
+    file = folder.parent / "file"
+    if content is not None:
+        write(file, content)
+    good = write(folder.parent / "ca", CA.pem)
+    demand = {"client_auth": "required", "client_ca": str(good)} | {kind: str(file)}
+    values = source(folder).values
+    values["frontend"][0][block] = demand if block == "tls" else [demand | {"names": ["a.test"]}]
+
+    assert problems(FlagSource(values, {}))
+
+
+def test_a_certificate_that_becomes_valid_takes_over_without_a_change_of_files(folder: Path) -> None:
+    """Both were put there in time; the first expires, and would be shown for ever."""
+    written(folder / "a.pem", issue("first", "a.test", not_after=NOW + timedelta(days=1)))
+    later = issue("later", "a.test", not_before=NOW + timedelta(hours=12))
+    written(folder / "later.pem", later)
+    made = made_site(folder)
+    _, changed = made.renew(NOW + timedelta(days=2))
+    found = made.assembly.by_name.find("a.test")
+
+    assert changed
+    assert found is not None
+    assert found[0].leaf_der == later.der

@@ -25,17 +25,26 @@ from termproxy.observability.scoreboard import Scoreboard
 from termproxy.backends.server import Server
 from termproxy.address import parse_address
 from termproxy.tls.certificates import load_certificate
-from termproxy.tls.context import Policy, build_context
 from termproxy.worker.main import Assignment
-from termproxy.worker.shared import Frontend
+from termproxy import clock
+from termproxy.config.schema import Frontend
+from termproxy.worker.assembly import Assembly
 
 sock = socket.create_server(("127.0.0.1", 0))
 sock.setblocking(False)
 board = Scoreboard()
-context = build_context(load_certificate(Path(sys.argv[1])), Policy())
-frontend = Frontend("web", context, Cluster("app", [Server(parse_address("127.0.0.1:1"))]))
+settings = Frontend(name="web", listen=(), cluster="app", certificates=())
+cluster = Cluster("app", [Server(parse_address("127.0.0.1:1"))])
+assembly = Assembly(settings, {"app": cluster}, {})
+assembly.serve([load_certificate(Path(sys.argv[1]))], {}, clock.utc_now())
 work = Assignment(slot=0, row=board.row(0), slot_beats=board.slot_beats,
-    listeners=[(frontend, sock, 0)], timeouts=Timeouts(), limits=Limits(), access_log=None)
+    listeners=[(assembly.frontend, sock, 0)], assemblies=[assembly], timeouts=Timeouts(),
+    limits=Limits(), access_log=None)
+
+orders = []  # an end that is closed sends its worker away
+def pid_and_fd(spawned):
+    orders.append(spawned.orders)
+    return spawned.pid, spawned.startup_fd
 
 def word(fd):
     os.set_blocking(fd, True)
@@ -68,7 +77,7 @@ def test_a_worker_says_that_it_is_ready_and_ends_when_told(site: Path) -> None:
     assert run(
         site,
         """
-        pid, fd = spawn(work, None, lambda: None)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
         print(json.dumps([word(fd).decode(), board.beat(0) > 0, end(pid)]))
     """,
     ) == ["\0", True, 0]
@@ -81,7 +90,7 @@ def test_a_worker_that_cannot_start_says_why(site: Path) -> None:
         from termproxy.errors import StartError
         def leave():
             raise StartError("no room at the inn")
-        pid, fd = spawn(work, None, leave)
+        pid, fd = pid_and_fd(spawn(work, None, leave))
         print(json.dumps([word(fd).decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
     """,
     )
@@ -93,7 +102,7 @@ def test_a_bug_before_it_is_ready_is_told_too(site: Path) -> None:
     assert run(
         site,
         """
-        pid, fd = spawn(work, None, lambda: 1 / 0)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: 1 / 0))
         print(json.dumps([word(fd).decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
     """,
     ) == ["ZeroDivisionError: division by zero", 3]
@@ -106,7 +115,7 @@ def test_a_worker_keeps_no_descriptor_but_its_own(site: Path) -> None:
         """
         inherited = os.open("/etc/passwd", os.O_RDONLY)
         left = []
-        pid, fd = spawn(work, None, lambda: None)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
         word(fd)
         names = [os.readlink(f"/proc/{pid}/fd/{n}") for n in descriptors(pid)]
         end(pid)
@@ -115,14 +124,14 @@ def test_a_worker_keeps_no_descriptor_but_its_own(site: Path) -> None:
     )
 
     assert not any("passwd" in name or "memfd" in name for name in kept)
-    assert sum(name.startswith("socket:") for name in kept) == 1
+    assert sum(name.startswith("socket:") for name in kept) == 2  # the listener, and its orders
 
 
 def test_a_worker_has_given_up_what_it_does_not_need(site: Path) -> None:
     status = run(
         site,
         """
-        pid, fd = spawn(work, None, lambda: None)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
         word(fd)
         found = status_of(pid)
         limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
@@ -144,7 +153,7 @@ def test_root_s_worker_is_another_user_for_good(site: Path) -> None:
         site,
         """
         nobody = pwd.getpwnam("nobody")
-        pid, fd = spawn(work, User("nobody", nobody.pw_uid, nobody.pw_gid), lambda: None)
+        pid, fd = pid_and_fd(spawn(work, User("nobody", nobody.pw_uid, nobody.pw_gid), lambda: None))
         said = word(fd)
         found = status_of(pid)
         end(pid)
@@ -163,7 +172,7 @@ def test_a_worker_drains_when_its_master_dies(site: Path) -> None:
     pid = run(
         site,
         """
-        pid, fd = spawn(work, None, lambda: None)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
         word(fd)
         print(json.dumps(pid), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -186,7 +195,7 @@ def test_signals_are_not_lost_at_a_fork(site: Path) -> None:
         site,
         """
         inbox = SignalInbox()
-        pid, fd = spawn(work, None, inbox.close)
+        pid, fd = pid_and_fd(spawn(work, None, inbox.close))
         word(fd)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         signal.raise_signal(signal.SIGHUP)
@@ -270,8 +279,8 @@ def test_a_bug_s_text_goes_to_nobody_s_connection(site: Path) -> None:
                 raise RuntimeError("late")
         module.Worker = Unlucky
         import dataclasses
-        work = dataclasses.replace(work, listeners=[*work.listeners, (frontend, theirs, 0)])
-        pid, fd = spawn(work, None, lambda: None)
+        work = dataclasses.replace(work, listeners=[*work.listeners, (assembly.frontend, theirs, 0)])
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
         said = word(fd)
         os.waitpid(pid, 0)
         theirs.close()

@@ -65,3 +65,9 @@ def test_anything_else_is_shown_by_its_number() -> None:
 @given(raw=st.binary())
 def test_nothing_that_a_terminal_obeys_gets_through(raw: bytes) -> None:
     assert all(0x20 <= ord(mark) < 0x7F for mark in printable(raw))
+
+
+def test_which_certificates_were_shown_is_in_the_line() -> None:
+    line = record(certificate="site.pem", client_certificate="ab" * 32).as_line()
+
+    assert (line["certificate"], line["client_certificate"]) == ("site.pem", "ab" * 32)

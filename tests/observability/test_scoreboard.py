@@ -51,7 +51,7 @@ def test_rows_and_slots_do_not_overlap() -> None:
 def test_every_column_has_its_word() -> None:
     assert max(Column) < ROW_WORDS
     assert Column.OPEN not in COUNTERS
-    assert {Column.ACCEPTED, Column.ACCESS_LINES_LOST} <= set(COUNTERS)
+    assert {Column.ACCEPTED, Column.ACCESS_LINES_LOST, Column.ORDERS} <= set(COUNTERS)
 
 
 def test_a_worker_that_has_gone_still_counts() -> None:

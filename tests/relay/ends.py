@@ -23,7 +23,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def server_context(site: Path) -> Context:
-    return build_context(load_certificate(site), Policy())
+    return build_context([load_certificate(site)], Policy())
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

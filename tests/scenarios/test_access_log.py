@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trustme
@@ -17,7 +18,9 @@ from tests.support.hello import client_hello
 from tests.support.waiting import PATIENCE
 
 
-def test_a_line_says_who_came_what_was_agreed_and_how_it_ended(serve: Serve, dial: Dial) -> None:
+def test_a_line_says_who_came_what_was_agreed_and_how_it_ended(
+    serve: Serve, dial: Dial, site: Path
+) -> None:
     with Backend() as backend, serve(backend.address) as server:
         with dial(server) as client:
             port = client.getsockname()[1]
@@ -32,6 +35,7 @@ def test_a_line_says_who_came_what_was_agreed_and_how_it_ended(serve: Serve, dia
         "client": f"127.0.0.1:{port}",
         "frontend": "main",
         "sni": "site.test",
+        "certificate": str(site),
         "version": "TLSv1.3",
         "cipher": "TLS_AES_128_GCM_SHA256",
         "group": line["group"],

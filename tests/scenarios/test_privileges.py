@@ -56,12 +56,13 @@ def test_a_worker_leaves_no_core_file_and_is_nobodys_to_read(server: Server) -> 
 
 
 def test_a_worker_holds_the_descriptors_it_needs_and_no_other(server: Server, site: Path) -> None:
-    """Listeners, the standard three, the access log and the loop's own."""
+    """Listeners, the standard three, the access log, the master's orders and the loop's own."""
     expected = [
         (r"/dev/null", 1),  # standard input
         (re.escape(str(server.said_file)), 2),  # standard output and error
         (re.escape(str(server.folder / "access.log")), 1),
-        (r"socket:\[\d+\]", server.values["workers"]),  # a listener for each slot
+        # A listener for each slot, and where the master's orders come.
+        (r"socket:\[\d+\]", server.values["workers"] + 1),
         (r"anon_inode:\[eventpoll\]", 1),
         (r"anon_inode:\[(eventfd|timerfd)\]", None),
     ]

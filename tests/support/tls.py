@@ -54,9 +54,13 @@ def site(name: str = NAME, key_type: trustme.KeyType = trustme.KeyType.ECDSA) ->
 
 
 def server_context(of: Site | None = None, **policy: Any) -> Context:
-    """A Context for `of` (NAME's certificate), with the given parts of the policy changed."""
+    """A Context for `of` (NAME's certificate), with the given parts of the policy changed.
+
+    `chain` and `key` replace those of `of`, `identities` all of it.
+    """
     of = of or site()
-    return Context(**{"chain": of.chain, "key": of.key, "groups": GROUPS} | policy)
+    identity = policy.pop("chain", of.chain), policy.pop("key", of.key)
+    return Context(**{"identities": [identity], "groups": GROUPS} | policy)
 
 
 def client_context(

@@ -24,6 +24,8 @@ def tls_error(
     [
         (101, "no_shared_group"),
         (118, "no_shared_signature_algorithm"),
+        (134, "client_certificate_refused"),
+        (199, "no_client_certificate"),
         (155, "plain_http"),
         (156, "plain_http"),
         (193, "no_shared_cipher"),
@@ -81,6 +83,32 @@ def test_an_alert_of_the_client_is_named() -> None:
     failure = explain(tls_error(1048, alert=48, alert_from="client"))
     assert failure.detail == "the client refused with the alert unknown_ca"
     assert (failure.alert, failure.alert_from) == ("unknown_ca", "client")
+
+
+@pytest.mark.parametrize(
+    ("alert", "reason"), [(112, "unknown_name"), (50, "malformed_name"), (40, "protocol_error")]
+)
+def test_a_refusal_of_the_callback_is_told_by_its_alert(alert: int, reason: str) -> None:
+    failure = explain(tls_error(234, alert=alert, alert_from="proxy"))
+    assert (failure.reason, failure.fault) == (reason, Fault.CLIENT)
+    assert (failure.alert, failure.alert_from) == (alert_name(alert), "proxy")
+
+
+@pytest.mark.parametrize("alert", [50, 112])
+def test_the_same_alert_for_another_reason_is_no_refusal_of_a_name(alert: int) -> None:
+    assert explain(tls_error(159, alert=alert, alert_from="proxy")).reason == "protocol_error"
+    assert explain(tls_error(1000 + alert, alert=alert, alert_from="client")).reason == "client_alert"
+
+
+def test_a_refused_certificate_is_told_with_openssl_s_reason() -> None:
+    error = TlsError("certificate verify failed: certificate has expired", 134, 0, 45, "proxy")
+    assert explain(error) == Failure(
+        "client_certificate_refused",
+        "the client's certificate was not accepted: certificate has expired",
+        Fault.CLIENT,
+        "certificate_expired",
+        "proxy",
+    )
 
 
 def test_without_an_alert_none_is_named() -> None:

@@ -107,7 +107,7 @@ def test_the_groups_hold(group: str, name: str, version: int) -> None:
 @BOTH_VERSIONS
 def test_no_group_in_common_is_refused(version: int) -> None:
     client = client_context(version=version, group="prime256v1")
-    context = server_context(site(key_type=trustme.KeyType.RSA), groups="X25519")
+    context = server_context(site(key_type=trustme.KeyType.RSA), ciphers="ECDHE", groups="X25519")
     with Pair(context, client) as pair, pytest.raises(TlsError) as failure:
         pair.handshake()
     assert (failure.value.alert, failure.value.alert_from) == (40, "proxy")

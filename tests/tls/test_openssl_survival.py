@@ -33,7 +33,7 @@ CHAIN, KEY = site().chain, site().key
 ENCRYPTED_KEY = load_pem_private_key(KEY, None).private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
 )
-GOOD: dict[str, Any] = {"chain": CHAIN, "key": KEY, "groups": GROUPS}
+GOOD: dict[str, Any] = {"identities": [(CHAIN, KEY)], "groups": GROUPS}
 
 BEGIN, END = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
 CRL = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
@@ -50,11 +50,18 @@ AnyScratch: Any = Scratch
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"chain": None},
-        {"chain": CHAIN.decode()},
-        {"chain": bytearray(CHAIN)},
-        {"key": None},
-        {"key": KEY.decode()},
+        {"identities": None},
+        {"identities": 5},
+        {"identities": [None]},
+        {"identities": [(None, KEY)]},
+        {"identities": [(CHAIN.decode(), KEY)]},
+        {"identities": [(bytearray(CHAIN), KEY)]},
+        {"identities": [(CHAIN, None)]},
+        {"identities": [(CHAIN, KEY.decode())]},
+        {"client_auth": None},
+        {"client_auth": "required", "client_ca": "text"},
+        {"client_auth": "required", "client_ca": CHAIN, "client_crl": "text"},
+        {"client_depth": "4"},
         {"groups": None},
         {"groups": GROUPS.encode()},
         {"ciphers": b"HIGH"},
@@ -103,6 +110,10 @@ def test_an_argument_of_a_wrong_type_is_a_type_error(wrong: dict[str, Any]) -> N
         {"alpn": "h2"},
         {"alpn": b"h2"},
         {"session_id_context": b"x" * 33},
+        {"identities": [(CHAIN,)]},
+        {"identities": [(CHAIN, KEY, KEY)]},
+        {"client_auth": "Required"},
+        {"client_auth": ""},
     ],
 )
 def test_a_value_that_openssl_does_not_know_is_a_value_error(wrong: dict[str, Any]) -> None:
@@ -171,7 +182,7 @@ def test_a_key_among_the_certificates_is_passed_over() -> None:
 )
 def test_a_key_that_cannot_serve_is_refused_and_not_shown(key: bytes) -> None:
     """Nor does OpenSSL ask the terminal for the password of an encrypted one."""
-    with pytest.raises(ValueError, match="private key") as refusal:
+    with pytest.raises(ValueError, match=r"private key|certificate and key") as refusal:
         server_context(key=key)
     lines = [line for line in key.decode().splitlines() if len(line) > 3]
     assert not any(line in str(refusal.value) for line in lines)
@@ -183,9 +194,9 @@ def test_damaged_pem_of_any_kind_is_refused_or_served_but_never_crashes() -> Non
         pem = bytearray(dice.choice([CHAIN, KEY]))
         for _ in range(dice.randrange(1, 4)):
             pem[dice.randrange(len(pem))] = dice.randrange(256)
-        for field in ("chain", "key"):
+        for identity in ((bytes(pem), KEY), (CHAIN, bytes(pem))):
             with contextlib.suppress(ValueError):
-                AnyContext(**GOOD | {field: bytes(pem)})
+                AnyContext(**GOOD | {"identities": [identity]})
 
 
 def test_a_context_is_made_once() -> None:

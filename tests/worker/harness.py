@@ -19,13 +19,22 @@ from termproxy.observability.access_log import open_access_log
 from termproxy.observability.scoreboard import ROW_WORDS, Column
 from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Context, Scratch
+from termproxy.tls.selection import NameTable
 from termproxy.worker.connection import ClientConnection, Phase
-from termproxy.worker.shared import Frontend, Shared
+from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.shared import Shared
 from tests.relay.ends import TlsClient, tcp_pair, until
 
 
 def row() -> memoryview:
     return memoryview(bytearray(ROW_WORDS * 8)).cast("q")
+
+
+def one_for_all(context: Context, cluster: Cluster) -> Frontend:
+    """A frontend that gives every client the same."""
+    frontend = Frontend("web", reject_unknown=False)
+    frontend.serve(Served(context, cluster, b"", {}), NameTable())
+    return frontend
 
 
 class Bench:
@@ -40,6 +49,7 @@ class Bench:
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.row = row()
         self.room_made = 0
+        self.given: Frontend | None = None
         self.shared = Shared(
             loop=gevent.get_hub().loop,
             scratch=Scratch(SCRATCH_SIZE),
@@ -55,8 +65,11 @@ class Bench:
         self.room_made += 1
 
     def frontend(self, *servers: str) -> Frontend:
+        if self.given is not None:
+            return self.given
         addresses = [parse_address(server) for server in servers or (self.address,)]
-        return Frontend("web", self.context, Cluster("app", list(map(Server, addresses))))
+        cluster = Cluster("app", list(map(Server, addresses)))
+        return one_for_all(self.context, cluster)
 
     def accept(self, *servers: str, peer: Any = ("192.0.2.1", 40000)) -> socket.socket:
         """A client has connected: its end, plain so far."""

@@ -10,13 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
+from termproxy.tls.certificates import load_certificate
+from termproxy.worker.orders import order
+from tests.conftest import write_site
 from tests.relay.ends import PATIENCE
 from tests.support.clients import NAME
+from tests.support.waiting import wait_until
+from tests.tls.pki import issue, loaded
 
 WORKER = """
 import json, logging, socket, sys
@@ -27,15 +34,20 @@ from termproxy.config.schema import Limits, Timeouts
 from termproxy.observability.access_log import open_access_log
 from termproxy.observability.scoreboard import Scoreboard, Column, WorkerState
 from termproxy.tls.certificates import load_certificate
-from termproxy.tls.context import Policy, build_context
 from termproxy.worker.main import Assignment, Worker, has_hub
-from termproxy.worker.shared import Frontend
+from termproxy import clock
+from termproxy.config.schema import Frontend
+from termproxy.worker.assembly import Assembly
 from pathlib import Path
 
 logging.basicConfig(stream=sys.stderr)
 order = json.loads(sys.argv[1])
-context = build_context(load_certificate(Path(order["site"])), Policy())
+settings = Frontend(name="web", listen=(), cluster="app", certificates=())
 cluster = Cluster("app", [Server(parse_address(order["backend"]))])
+assembly = Assembly(settings, {"app": cluster}, {})
+assembly.serve([load_certificate(Path(order["site"]))], {}, clock.utc_now())
+orders = socket.socket(fileno=order["orders"])
+orders.setblocking(False)
 listener = socket.socket(fileno=order["listener"])
 listener.setblocking(False)
 scoreboard = Scoreboard()
@@ -48,16 +60,19 @@ worker = Worker(
         slot=0,
         row=row,
         slot_beats=scoreboard.slot_beats,
-        listeners=[(Frontend("web", context, cluster), listener, 0)],
+        listeners=[(assembly.frontend, listener, 0)],
+        assemblies=[assembly],
         timeouts=Timeouts(drain=order["drain"], handshake=order.get("handshake", 10.0)),
         limits=Limits(connections=10),
         access_log=open_access_log(Path(order["log"])) if order["log"] else None,
     ),
+    orders,
     lambda: say("ready", WorkerState(row[Column.STATE]).name, row[Column.HEARTBEAT] > 0,
                 scoreboard.slot_beats[0] > 0, has_hub()),
 )
 worker.run()
-say("over", WorkerState(row[Column.STATE]).name, row[Column.OPEN], row[Column.ACCEPTED])
+say("over", WorkerState(row[Column.STATE]).name, row[Column.OPEN], row[Column.ACCEPTED],
+    row[Column.ORDERS])
 """
 
 
@@ -68,23 +83,25 @@ class Life:
         self.log = folder / "access.log"
         self.backend = socket.create_server(("127.0.0.1", 0))
         self.backend.settimeout(PATIENCE)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        self.orders, orders_of_worker = socket.socketpair()
+        with orders_of_worker, socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = listener.getsockname()
             order |= {
                 "site": str(site),
                 "backend": f"127.0.0.1:{self.backend.getsockname()[1]}",
                 "listener": listener.fileno(),
+                "orders": orders_of_worker.fileno(),
                 "drain": drain,
                 "log": str(self.log) if log else "",
             }
             self.process = subprocess.Popen(
                 [sys.executable, "-c", WORKER, json.dumps(order)],
-                pass_fds=[listener.fileno()],
+                pass_fds=[listener.fileno(), orders_of_worker.fileno()],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        self.socks: list[socket.socket] = [self.backend]
+        self.socks: list[socket.socket] = [self.backend, self.orders]
         assert self.process.stdout is not None
         self.first_word = self.process.stdout.readline().split()
 
@@ -152,7 +169,7 @@ def test_a_worker_is_ready_when_it_accepts_and_has_shown_life(life: Life) -> Non
 def test_a_worker_without_connections_drains_at_once(life: Life) -> None:
     life.signal(signal.SIGTERM)
 
-    assert life.end() == ["over", "DRAINING", "0", "0"]
+    assert life.end() == ["over", "DRAINING", "0", "0", "0"]
 
 
 def test_a_drain_ends_when_the_connections_do(life: Life, trust: ssl.SSLContext) -> None:
@@ -177,7 +194,7 @@ def test_a_drain_ends_at_its_cap(
     lives[0].connect(trust)
     lives[0].signal(signal.SIGTERM)
 
-    assert lives[0].end() == ["over", "DRAINING", "0", "1"]
+    assert lives[0].end() == ["over", "DRAINING", "0", "1", "0"]
     assert lives[0].records() == ["drain_timeout"]
     assert "1 connections outlived the drain" in lives[0].errors
 
@@ -217,6 +234,52 @@ def test_deadlines_pass_while_nothing_else_happens(
     lives[0].end()
 
     assert lives[0].records() == ["handshake_timeout"]
+
+
+# Orders.
+
+
+def told(life: Life, *messages: bytes) -> None:
+    for message in messages:
+        life.orders.sendall(message)
+
+
+def test_a_worker_shows_what_it_is_ordered_to(
+    life: Life, site: Path, tmp_path: Path, ca: trustme.CA, trust: ssl.SSLContext
+) -> None:
+    before, now = load_certificate(site), load_certificate(write_site(ca, tmp_path / "renewed.pem"))
+    open_client, open_backend = life.connect(trust)
+    message = order(0, [before], [now], {})
+    told(life, message[:3], message[3:100], message[100:])
+
+    def shown() -> bytes | None:
+        return life.connect(trust)[0].getpeercert(binary_form=True)
+
+    wait_until(lambda: shown() == now.leaf_der, "the renewed certificate")
+    open_client.send(b"undisturbed")
+    assert open_backend.recv(100) == b"undisturbed"
+    life.signal(signal.SIGINT)
+    assert life.end()[-1] == "1"
+
+
+def test_a_refused_order_is_told_and_the_old_certificate_stays(
+    life: Life, site: Path, trust: ssl.SSLContext
+) -> None:
+    before = load_certificate(site)
+    other = replace(before, key=loaded(issue("other", NAME)).key, chain_sha256="another")
+    told(life, order(0, [before], [other], {}))
+    assert life.connect(trust)[0].getpeercert(binary_form=True) == before.leaf_der
+    life.signal(signal.SIGINT)
+    life.end()
+
+    assert "certificates from the master are refused, the old ones stay" in life.errors
+    assert "PRIVATE KEY" not in life.errors
+
+
+def test_a_worker_whose_master_has_gone_drains(life: Life) -> None:
+    life.orders.close()
+
+    assert life.end()[:2] == ["over", "DRAINING"]
 
 
 def test_a_worker_needs_no_access_log(

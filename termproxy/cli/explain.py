@@ -1,0 +1,62 @@
+"""`termproxy explain`: ask a running master what a client would get, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from termproxy.cli.control import ANSWER_TIMEOUT, CONFIG, CONTROL, JSON, ask, control_path
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+@click.option("--sni", metavar="NAME", help="The name that the client asks for; without it, none.")
+@click.option("--alpn", multiple=True, metavar="PROTOCOL", help="A protocol that the client offers.")
+def explain(
+    control: Path | None,
+    file: Path | None,
+    as_json: bool,  # noqa: FBT001 - click's way
+    sni: str | None,
+    alpn: tuple[str, ...],
+) -> None:
+    """Which certificate, policy and cluster a client would get, and why.
+
+    No client is needed: the running master is asked about what it serves now.
+    """
+    # A shell hands over bytes that are no text as surrogates, which JSON does not have.
+    name = None if sni is None else sni.encode("utf-8", "surrogateescape").decode("latin-1")
+    question = {"verb": "explain", "sni": name, "alpn": alpn}
+    answer = ask(control_path(control, file), question, timeout=ANSWER_TIMEOUT)
+    if as_json:
+        click.echo(orjson.dumps(answer["frontends"], option=orjson.OPT_INDENT_2))
+        return
+    for frontend in answer["frontends"]:
+        for line in lines(frontend):
+            click.echo(line)
+
+
+def lines(answer: dict[str, Any]) -> list[str]:
+    """A frontend's answer for a person's eyes."""
+    head = f"{answer['frontend']} ({', '.join(answer['listen'])})"
+    if "refused" in answer:
+        return [head, f"  refused with the alert {answer['refused']}: {answer['why']}"]
+    policy = answer["policy"]
+    told = [head, f"  certificate: {answer['why']}"]
+    for each in answer["certificates"]:
+        validity = f"issued by {each['issuer']}, {each['days_left']} days left"
+        told.append(f"    {each['file']}: {each['key_type']}, {validity}")
+    told += [f"    not {each}" for each in answer["not_shown"]]
+    versions = f"TLS {policy['min_version']} to {policy['max_version']}"
+    groups = ", ".join(policy["groups"])
+    return [
+        *told,
+        f"  host block: {answer['host_block']}",
+        f"  policy: {versions}, groups {groups}; client certificates {policy['client_auth']}",
+        f"  ALPN: {answer['alpn'] or 'none'}",
+        f"  cluster: {answer['cluster']}",
+    ]

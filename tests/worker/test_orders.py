@@ -1,0 +1,185 @@
+"""What the master tells a worker, as bytes in any pieces, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from termproxy.config.schema import Host
+from termproxy.tls.certificates import Certificate, CertificateError
+from termproxy.worker.assembly import Assembly
+from termproxy.worker.orders import ORDER_MAX, OrderReader, Orders, order
+from tests.tls.pki import NOW, an_authority
+from tests.worker.test_assembly import (
+    CA_FILE,
+    GUARD,
+    PEM,
+    A,
+    B,
+    certificate,
+    contexts,
+    files,
+    frontend,
+    serving,
+)
+
+C = certificate("c.test", file="certs/\u00fc.pem")
+
+
+def read(*pieces: bytes) -> list[dict[str, Any]]:
+    reader = OrderReader()
+    return [each for piece in pieces for each in reader.feed(piece)]
+
+
+def message(before: Sequence[Certificate], now: Sequence[Certificate], index: int = 0) -> bytes:
+    return order(index, before, now, PEM)
+
+
+def obeyed(assembly: Assembly, *said: bytes) -> None:
+    orders = Orders([assembly])
+    for body in read(*said):
+        orders.obey(body, NOW)
+
+
+# The codec.
+
+
+def test_only_what_is_new_is_sent_along() -> None:
+    (body,) = read(message([A, B], [B, C]))
+    assert body["certificates"] == [B.chain_sha256, C.chain_sha256]
+    assert len(body["new"]) == 1
+    assert body["new"][0]["chain"].encode() == C.chain
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=10).map(sorted))
+def test_orders_may_come_in_any_pieces(cuts: list[int]) -> None:
+    orders = [{"n": number, "text": "x" * 50} for number in range(5)]
+    said = b"".join(len(b).to_bytes(4) + b for b in map(orjson.dumps, orders))
+    places = [0, *cuts, len(said)]
+    assert read(*(said[start:end] for start, end in itertools.pairwise(places))) == orders
+
+
+def test_orders_may_come_byte_by_byte() -> None:
+    said = message([], [A]) + message([A], [A, B])
+    assert read(*(bytes([byte]) for byte in said)) == read(said)
+
+
+@pytest.mark.parametrize("length", [ORDER_MAX + 1, 0xFFFFFFFF])
+def test_an_order_that_is_too_long_is_refused_before_it_has_come(length: int) -> None:
+    with pytest.raises(ValueError, match="an order of"):
+        read(length.to_bytes(4))
+
+
+@given(noise=st.binary(max_size=60))
+def test_noise_is_an_order_too_few_bytes_or_a_value_error(noise: bytes) -> None:
+    try:
+        read(noise)
+    except ValueError:
+        pass
+
+
+# Obeying.
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ([A], [B]),
+        ([A, B], [B, A]),
+        ([A, B], [A]),
+        ([A], [A, B, C]),
+        ([A, B], [certificate("a.test", file="renewed"), B]),
+        ([A, B], [A, B]),
+        ([A], [A, certificate("a.test", file="rsa", key="rsa")]),
+    ],
+)
+def test_an_order_brings_a_worker_from_before_to_now(
+    before: list[Certificate], now: list[Certificate]
+) -> None:
+    config = frontend(Host(names=("b.test",), **GUARD))
+    worker, master = serving(config, *before), serving(config, *now)
+    obeyed(worker, message(before, now))
+    for name in (None, "a.test", "b.test", "c.test", "other.test"):
+        assert files(worker, name) == files(master, name)
+    assert [each.chain_sha256 for each in worker.certificates] == [each.chain_sha256 for each in now]
+    assert [each.key for each in worker.certificates] == [each.key for each in now]
+
+
+def test_orders_follow_one_another() -> None:
+    worker = serving(frontend(), A)
+    steps = [[A], [A, B], [B], [B, C], [C, A]]
+    obeyed(worker, *(message(before, now) for before, now in itertools.pairwise(steps)))
+    assert files(worker, None) == ["certs/\u00fc.pem"]
+
+
+def test_contexts_that_are_served_on_are_kept() -> None:
+    worker = serving(frontend(), A, B)
+    before = contexts(worker, None, "b.test")
+    obeyed(worker, message([A, B], [A, B, C]))
+    assert contexts(worker, None, "b.test") == before
+
+
+def test_an_order_is_for_one_frontend() -> None:
+    one, other = serving(frontend(), A), serving(frontend(), A)
+    (body,) = read(message([A], [B], index=1))
+    Orders([one, other]).obey(body, NOW)
+    assert (files(one, None), files(other, None)) == (["a.test"], ["b.test"])
+
+
+def test_another_ca_is_sent_along() -> None:
+    worker = serving(frontend(**GUARD), A)
+    before = contexts(worker, None)
+    obeyed(worker, order(0, [A], [A], {CA_FILE: an_authority("others").pem}))
+    assert contexts(worker, None) != before
+
+
+@pytest.mark.parametrize(
+    "pem", [{}, {CA_FILE: b"-----BEGIN garbage"}, {Path("/another.pem"): an_authority().pem}]
+)
+def test_a_refused_order_leaves_all_as_it_was(pem: dict[Path, bytes]) -> None:
+    worker = serving(frontend(**GUARD), A)
+    before = contexts(worker, None, "a.test")
+    with pytest.raises(CertificateError):
+        obeyed(worker, order(0, [A], [A, B], pem))
+    assert contexts(worker, None, "a.test") == before
+    assert worker.certificates == (A,)
+
+
+def test_an_order_builds_on_a_refused_one() -> None:
+    """The master believes that the worker has what it was sent."""
+    worker = serving(frontend(**GUARD), A)
+    orders = Orders([worker])
+    refused, good = read(order(0, [A], [A, B], {}), message([A, B], [A, B, C]))
+    with pytest.raises(CertificateError):
+        orders.obey(refused, NOW)
+    orders.obey(good, NOW)
+    assert worker.certificates == (A, B, C)
+
+
+def test_what_is_not_wanted_any_more_is_forgotten() -> None:
+    """It holds keys."""
+    worker = serving(frontend(), A)
+    orders = Orders([worker])
+    for number in range(5):
+        (body,) = read(message([], [certificate(f"{number}.test")]))
+        orders.obey(body, NOW)
+    assert len(orders._known[0]) == 1
+
+
+def test_bytes_of_any_kind_are_kept() -> None:
+    """PEM files have comments, in whatever their writers' encoding was."""
+    said = order(0, [A], [A], {CA_FILE: bytes(range(256))})
+    (body,) = read(said)
+    assert body["pem"][str(CA_FILE)].encode("latin-1") == bytes(range(256))
+
+
+def test_a_file_s_name_may_be_no_text() -> None:
+    odd = certificate("a.test", file="\udcff.pem")
+    assert read(order(0, [], [odd], PEM))
