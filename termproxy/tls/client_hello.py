@@ -10,6 +10,8 @@ extension must not be given another name's policy (CVE-2026-32305 was such a fal
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from termproxy.hostname import is_host_name, is_ip_address
 
 SERVER_NAME = 0  # the extension's number
@@ -26,8 +28,12 @@ class BadServerName(ValueError):  # noqa: N818 - named for what it is about
         self.alert = alert
 
 
+@lru_cache(maxsize=4096)
 def server_name(extension: bytes | None) -> str | None:
-    """The name in the extension's body; None when there is no name to go by."""
+    """The name in the extension's body; None when there is no name to go by.
+
+    Most clients ask for one of a few names.  Only good ones are kept, so no entry is longer than one.
+    """
     if extension is None:
         return None
     return host_name(_only_host_name(extension))

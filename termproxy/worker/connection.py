@@ -253,7 +253,9 @@ class ClientConnection:
         self._backend = backend
         self._server, self._connecting = self._connecting.server, None
         self._connected = self._quiet_since = now = clock.monotonic()
-        shared.deadlines.set(self, now + shared.timeouts.idle / IDLE_CHECKS)
+        if self.deadline > now + shared.timeouts.idle:
+            shared.deadlines.set(self, now + shared.timeouts.idle / IDLE_CHECKS)
+        # Else the deadline of the phase before, which comes early enough, is the first look.
         client = (self._tls, self._fd)
         callbacks = (self._on_end, self._on_relay_failure)
         self._to_backend, self._to_client = relay(
