@@ -228,7 +228,7 @@ def _public_key_of(file: Path, pem: bytes, chain_file: Path) -> bytes:
             f'expected PEM text with "-----BEGIN PRIVATE KEY-----"{where}',
         )
     try:
-        # OpenSSL checks the key when it is used; checking RSA's primes here, too, takes 50 ms a key.
+        # OpenSSL checks the key when it is used: checking RSA's primes here, too, is work done twice.
         key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise CertificateError(

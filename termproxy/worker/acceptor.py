@@ -92,7 +92,7 @@ class Listener:
             if not self._acceptor.has_room():
                 return False
             try:
-                # accept() would also make a socket object: two system calls and 5 µs a client.
+                # accept() would also make a socket object: two more system calls a client.
                 fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
             except BlockingIOError:
                 return False
