@@ -18,12 +18,13 @@ def tls_context(chain: Path) -> ssl.SSLContext:
     return context
 
 
-def connect(port: int, context: ssl.SSLContext | None) -> socket.socket:
+def connect(port: int, context: ssl.SSLContext | None, name: str = "127.0.0.1") -> socket.socket:
+    """Verify who answers, too.  An address as a name is asked for by asking for no name."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
     if context is None:
         return plain
     try:
-        return context.wrap_socket(plain, server_hostname="127.0.0.1")
+        return context.wrap_socket(plain, server_hostname=name)
     except OSError:
         plain.close()
         raise

@@ -28,6 +28,8 @@ class Usage:
 
     seconds: float
     cpu_seconds: float
+    # Of these, all but the started process's own.
+    worker_seconds: float
     # The part of the serving core's time that went to processes not measured.
     others: float
 
@@ -39,6 +41,7 @@ class Reading:
     pids: tuple[int, ...]
     wall: float
     cpu: float
+    master_cpu: float
     core_busy: float
 
 
@@ -51,10 +54,11 @@ def serving_pids(root: int) -> tuple[int, ...]:
 def read(root: int, core: int) -> Reading:
     try:
         pids = serving_pids(root)
-        cpu = sum(cpu_seconds(pid) for pid in pids)
+        master_cpu, *others = map(cpu_seconds, pids)
     except (psutil.Error, ProcessLookupError) as error:
         raise MeasurementError(f"a serving process has ended: {error}") from error
-    return Reading(pids, time.perf_counter(), cpu, core_busy_seconds(core))
+    cpu = master_cpu + sum(others)
+    return Reading(pids, time.perf_counter(), cpu, master_cpu, core_busy_seconds(core))
 
 
 def usage_between(before: Reading, after: Reading) -> Usage:
@@ -62,8 +66,9 @@ def usage_between(before: Reading, after: Reading) -> Usage:
         raise MeasurementError(f"serving processes changed: {before.pids}, {after.pids}")
     seconds = after.wall - before.wall
     cpu = after.cpu - before.cpu
+    workers = cpu - (after.master_cpu - before.master_cpu)
     busy = after.core_busy - before.core_busy
-    return Usage(seconds, cpu, max(0.0, (busy - cpu) / seconds))
+    return Usage(seconds, cpu, workers, max(0.0, (busy - cpu) / seconds))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -100,6 +100,9 @@ class Comparison:
             for _ in range(WARM_UP_CONNECTIONS):
                 with connect(subject.port, context) as connection:
                     ask(connection, "/small")
+            for name in subject.server.names:
+                with connect(subject.port, context, name) as connection:
+                    ask(connection, "/small")
 
     def measure(self, number: int, load: Load, subject: Running) -> Measurement:
         name = subject.server.name

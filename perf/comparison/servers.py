@@ -30,6 +30,8 @@ class Server:
     config_as_root: str = ""
     stop_signal: signal.Signals = signal.SIGTERM
     speaks_tls: bool = True
+    # What it has certificates for, where clients ask for names; the first one is its default.
+    names: tuple[str, ...] = ()
 
     def command_for(self, places: dict[str, str]) -> list[str]:
         return [Template(word).substitute(places) for word in self.command.split()]

@@ -3,20 +3,29 @@
 Left alone, wrk resumes its TLS session whenever it connects again.  For full
 handshakes it runs with `forget_sessions.c` before libssl, which prevents that
 and counts: a measurement in which one handshake was resumed is invalid.
+
+And it asks for one name, the host of its URL.  For others it runs with
+`ask_for_names.c`, which looks at the certificates too: one that is for another
+name makes a measurement invalid.
 """
 
 import os
+import random
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from comparison.metering import MeasurementError, read, usage_between
 from comparison.processes import Running
 
-SOURCE = Path(__file__).with_name("forget_sessions.c")
+HERE = Path(__file__).parent
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 TIME = r"([\d.]+)(us|ms|s|m|h)"
+
+Asked = Literal["none", "first", "last", "every"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +44,22 @@ class Wrk:
     connections: int
     # A new connection, and so a handshake, for each request.
     full_handshakes: bool = False
+    # Which of the server's names the connections ask for; left alone, wrk asks for its URL's host.
+    asks_for: Asked | None = None
 
     def measure(self, subject: Running, seconds: float) -> dict[str, float]:
-        environment = self.environment(subject.log.parent)
+        environment = self.environment(subject)
         before = read(subject.pid, subject.core)
         done = self.run(subject, seconds, environment)
         used = usage_between(before, read(subject.pid, subject.core))
         report = parse(done.stdout)
         if self.full_handshakes:
             check_handshakes(done.stderr, report.requests, self.connections)
+        if self.asks_for:
+            check_names(done.stderr, report.requests, self.connections)
         return {
             "cpu": used.cpu_seconds / report.requests,
+            "worker": used.worker_seconds / report.requests,
             "rate": report.requests / report.seconds,
             "p50": report.p50,
             "p99": report.p99,
@@ -64,19 +78,42 @@ class Wrk:
             raise MeasurementError(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
         return done
 
-    def environment(self, directory: Path) -> dict[str, str]:
-        if not self.full_handshakes:
-            return dict(os.environ)
-        return os.environ | {"LD_PRELOAD": str(build_forget_sessions(directory))}
+    def environment(self, subject: Running) -> dict[str, str]:
+        """Return wrk's environment, with what goes before libssl."""
+        directory = subject.log.parent
+        environment = dict(os.environ)
+        sources = ["forget_sessions"] if self.full_handshakes else []
+        if self.asks_for:
+            sources.append("ask_for_names")
+            file = directory / "names"
+            file.write_text("".join(f"{name}\n" for name in asked(self.asks_for, subject.server.names)))
+            environment["ASK_FOR_NAMES"] = str(file)
+        if sources:
+            environment["LD_PRELOAD"] = " ".join(build(source, directory) for source in sources)
+        return environment
 
 
-def build_forget_sessions(directory: Path) -> Path:
-    """Compile, the first time it is asked for."""
-    library = directory / "forget_sessions.so"
+def asked(which: Asked, names: Sequence[str]) -> Sequence[str]:
+    """Return what connections ask for in turn; "" is to ask for no name."""
+    match which:
+        case "none":
+            return [""]
+        case "first":
+            return names[:1]
+        case "last":
+            return names[-1:]
+        case "every":
+            # In no order: neighbours were made together, and lie together in memory.
+            return random.sample(names, len(names))
+
+
+def build(source: str, directory: Path) -> str:
+    """Compile a library, the first time it is asked for."""
+    library = directory / f"{source}.so"
     if not library.exists():
-        command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True)
-    return library
+        command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(HERE / f"{source}.c")]
+        subprocess.run([*command, "-ldl"], check=True)
+    return str(library)
 
 
 def parse(output: str) -> WrkReport:
@@ -111,3 +148,16 @@ def check_handshakes(output: str, requests: int, connections: int) -> None:
     # Counted when a connection ends, so those still open at the end are missing.
     if abs(handshakes - requests) > connections:
         raise MeasurementError(f"{handshakes} handshakes for {requests} requests")
+
+
+def check_names(output: str, requests: int, connections: int) -> None:
+    """Make sure each certificate was for the name asked for, by what ask_for_names told."""
+    told = re.search(r"names: (\d+) wrong: (\d+)", output)
+    if told is None:
+        raise MeasurementError("ask_for_names did not tell: was wrk linked statically?")
+    asked, wrong = int(told[1]), int(told[2])
+    if wrong:
+        raise MeasurementError(f"{wrong} of {asked} certificates were for another name")
+    # Counted when a handshake ends, so those still without an answer at the end are too many.
+    if abs(asked - requests) > connections:
+        raise MeasurementError(f"{asked} names for {requests} requests")
