@@ -19,8 +19,12 @@ class SharedWords:
 
     def __init__(self, name: str, count: int) -> None:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, count * 8)
-        self._map = mmap.mmap(self.fd, count * 8)
+        try:
+            os.ftruncate(self.fd, count * 8)
+            self._map = mmap.mmap(self.fd, count * 8)  # with a descriptor of its own
+        except OSError:
+            os.close(self.fd)
+            raise
         self.words = memoryview(self._map).cast("q")
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,14 @@ def test_the_descriptor_goes_to_no_program_by_itself() -> None:
     memory = SharedWords("test", 1)
     assert not os.get_inheritable(memory.fd)
     memory.close()
+
+
+def test_where_there_is_no_room_nothing_is_left() -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match=r"large|memory"):
+        SharedWords("test", 1 << 59)
+
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_after_close_nothing_is_left() -> None:

@@ -11,6 +11,7 @@ from termproxy import clock
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.config.reference import dump
 from termproxy.master.generation import check as check_source
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import findings_of
 
 FILE = click.option(
@@ -32,7 +33,7 @@ def check(file: Path, deep: bool) -> None:  # noqa: FBT001 - click's way
     Every problem is told, with file, line and cure.  Warnings do not fail.
     """
     now = clock.utc_now()
-    checked = check_source(FileSource.read(absolute(file)), uid=os.getuid(), now=now)
+    checked = check_source(FileSource.read(absolute(file)), uid=os.getuid(), now=now, stores=Stores())
     warnings = list(checked.warnings)
     if deep:
         for site in checked.sites:

@@ -10,6 +10,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.errors import ControlError
@@ -105,17 +106,20 @@ def certs(control: Path | None, file: Path | None, as_json: bool, expiring_withi
     if as_json:
         click.echo(orjson.dumps(certificates, option=orjson.OPT_INDENT_2))
     else:
-        table = Table("days left", "names", "key", "issuer", "frontend", Column("file", overflow="fold"))
+        file_column = Column("file", overflow="fold")
+        table = Table("days left", "names", "key", "issuer", "frontend", file_column, "OCSP response")
         for each in certificates:
             names = ", ".join(each["names"]) or "(none)"
-            table.add_row(
+            cells = (
                 str(each["days_left"]),
                 names,
                 each["key_type"],
                 each["issuer"],
                 each["frontend"],
                 each["file"],
+                each["ocsp"] or "-",
             )
+            table.add_row(*map(Text, cells))  # as they are: others wrote some of it
         Console().print(table)
     if expiring_within is not None:
         expiring = [c for c in certificates if c["days_left"] < expiring_within]

@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +102,24 @@ def _toml(value: Any, spec: Field[Any]) -> str:
 
 def _literal(value: Any) -> str:
     match value:
-        case int() | float():
-            return str(int(value)) if value == int(value) else repr(value)
+        case bool() | int() | float():
+            return _number(value)
         case str() | Path() | Address():
             return _quote(str(value))
-        case CertificateFiles(chain=chain, key=None):
+        case CertificateFiles(chain=chain, key=None, passphrase=None):
             return _quote(str(chain))
         case dict():
             return f"{{ {', '.join(f'{k} = {_literal(v)}' for k, v in value.items())} }}"
-        case CertificateFiles(chain=chain, key=key):
-            return f"{{ chain = {_quote(str(chain))}, key = {_quote(str(key))} }}"
+        case CertificateFiles():
+            return _literal({k: v for k, v in asdict(value).items() if v is not None})
         case _:
             return f"[{', '.join(map(_literal, value))}]"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _quote(text: str) -> str:

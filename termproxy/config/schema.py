@@ -100,6 +100,15 @@ def seconds(at_least: float, at_most: float = 86400.0) -> Kind:
     return Kind(expects, read)
 
 
+def _boolean(value: Any, _: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong_type(value, "true or false")
+    return value
+
+
+BOOLEAN = Kind("true or false", _boolean)
+
+
 def choice(*words: str) -> Kind:
     expects = " or ".join(f'"{word}"' for word in words)
 
@@ -194,16 +203,17 @@ def _server(value: Any, base: Path) -> Address:
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
     chain: Path
-    key: Path | None  # None: in the chain's file
+    key: Path | None  # None: in the chain's file, or beside it
+    passphrase: Path | None = None  # a file; for keys that are encrypted
 
 
 def _certificate(value: Any, base: Path) -> CertificateFiles:
     if isinstance(value, dict):
-        _only_keys(value, {"chain", "key"})
+        _only_keys(value, {"chain", "key", "passphrase"})
         if "chain" not in value:
             raise BadValue("no chain", 'write { chain = "site.crt", key = "site.key" }')
-        key = _file(value["key"], base) if "key" in value else None
-        return CertificateFiles(_file(value["chain"], base), key)
+        others = (_file(value[name], base) if name in value else None for name in ("key", "passphrase"))
+        return CertificateFiles(_file(value["chain"], base), *others)
     return CertificateFiles(_file(value, base), None)
 
 
@@ -345,6 +355,11 @@ class Tls(TlsPolicy):
         choice("default", "reject"),
         "default",
     )
+    stapling: bool = setting(
+        "Fetch OCSP responses for the certificates that name a responder, and show them to clients.",
+        BOOLEAN,
+        True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +389,8 @@ class Frontend:
         "Which [cluster.NAME] gets the connections.", Kind("a name", _name), example="app"
     )
     certificates: tuple[CertificateFiles, ...] = setting(
-        "PEM files with chain and key, globs or folders of them, or tables that name both.",
+        "PEM files with chain and key, globs or folders of them, or tables that name both, and the file "
+        "with the passphrase of an encrypted key.",
         some(_certificate, 'a list, as in ["certs/*.pem", { chain = "site.crt", key = "site.key" }]'),
         example=["certs/*.pem", {"chain": "site.crt", "key": "site.key"}],
     )
@@ -411,6 +427,11 @@ class Config:
     )
     control: Path | None = setting(
         "The socket that `termproxy stop` and `status` speak to.",
+        Kind('a path, or "" for none', _optional_file),
+        None,
+    )
+    state_dir: Path | None = setting(
+        "What outlives a restart is kept here: OCSP responses.",
         Kind('a path, or "" for none', _optional_file),
         None,
     )

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,20 @@ from termproxy.master.listeners import Listeners
 from termproxy.master.notify import notify
 from termproxy.master.pidfile import Pidfile
 from termproxy.master.signals import SignalInbox
-from termproxy.master.spawn import READY, REASON_MAX, spawn
+from termproxy.master.spawn import READY, REASON_MAX, Helper, spawn, spawn_helper
+from termproxy.master.stapler import Changes, Stapler
+from termproxy.master.state_dir import StateDir
 from termproxy.observability import logs
-from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Scoreboard
+from termproxy.observability.failure_book import FailureBook
+from termproxy.observability.metrics import FAILURES, as_plain
+from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Row, Scoreboard
 from termproxy.tls._openssl import openssl_version
 from termproxy.tls.certificates import Certificate
+from termproxy.tls.context import Stores
 from termproxy.worker.explanation import explain
 from termproxy.worker.main import Assignment, gevent_version
-from termproxy.worker.orders import order
+from termproxy.worker.messages import REPORT_MAX, MessageReader
+from termproxy.worker.orders import order, show_staples, staples_order
 
 log = logging.getLogger("master")
 
@@ -61,6 +68,9 @@ _LAST_RESORTS: dict[type, str] = {
 
 ORDERS_SEND = 1 << 16  # bytes at a time
 
+FAILURE_KINDS = 1000  # kept, of handshakes that failed
+FAILURES_TOLD = 50
+
 _NOT_YET = {
     signal.SIGUSR1: "reopening logs (use HUP)",
     signal.SIGUSR2: "upgrading",
@@ -74,11 +84,13 @@ _NOT_YET = {
 class Child:
     """What belongs to a worker's process, besides what the Supervisor knows."""
 
-    row: int
+    row: Row
     startup_fd: int | None
-    orders: socket.socket
+    talk: socket.socket
     unsent: bytearray = field(default_factory=bytearray)  # orders that the worker has not taken yet
+    reports: MessageReader = field(default_factory=lambda: MessageReader(REPORT_MAX))
     said: bytes = b""
+    is_heard: bool = True
 
 
 @dataclass(slots=True)
@@ -109,6 +121,9 @@ class Arbiter:
         self._selector = selectors.DefaultSelector()
         self._listeners = Listeners()
         self._scoreboard = Scoreboard()
+        self._failures = FailureBook(FAILURE_KINDS)
+        self._stores = Stores()
+        self._stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
         self._supervisor = decide.Supervisor()
         self._generations: dict[int, Generation] = {}
         self._children: dict[int, Child] = {}
@@ -127,7 +142,7 @@ class Arbiter:
 
     def run(self) -> int:
         """Serve until told to stop: the exit status.  ConfigError or StartError before it serves."""
-        checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now())
+        checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self._stores)
         config = checked.config
         logs.set_up(config.log.level)
         self._inbox = SignalInbox()
@@ -138,7 +153,10 @@ class Arbiter:
                 self._pidfile = Pidfile(config.pidfile)
             if config.control is not None:
                 self._control = ControlSocket(config.control, self._selector, self._on_request)
-            self._begin(build(checked, self._take_number()))
+            generation = build(checked, self._take_number())
+            kept = None if config.state_dir is None else StateDir(config.state_dir)
+            self._stapler.keep_in(kept, list(generation.certificates_to_staple()))
+            self._begin(generation)
             return self._loop()
         finally:
             self._clean_up()
@@ -160,12 +178,14 @@ class Arbiter:
         return self._exit_status
 
     def _tick(self, now: float) -> None:
-        beats = {pid: self._scoreboard.beat(child.row) for pid, child in self._children.items()}
+        beats = {pid: child.row.beat for pid, child in self._children.items()}
         self._act(self._supervisor.on_tick(now, beats))
         if self._control is not None:
             self._control.expire(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
+        if self._supervisor.in_force is not None and not self._supervisor.stopping:
+            self._stapler.tick(now)
 
     # What the Supervisor decided.
 
@@ -191,28 +211,34 @@ class Arbiter:
         if action.generation not in (self._supervisor.candidate, self._supervisor.in_force):
             return  # a spawn before this one failed, and its generation was dropped
         now = clock.monotonic()
-        row = self._scoreboard.take_row()
+        generation = self._generations[action.generation]
+        try:
+            row = self._scoreboard.take_row([each.name for each in generation.config.frontends])
+        except OSError as error:  # no descriptor is left, or no memory
+            reason = f"shared memory: {error.strerror}"
+            self._act(self._supervisor.on_spawn_failed(action, reason, now))
+            return
         if row is None:
             reason = f"{ROWS} workers are alive; old generations must drain first"
             self._act(self._supervisor.on_spawn_failed(action, reason, now))
             return
-        assignment = self._assignment(self._generations[action.generation], action.slot, row)
-        user = self._generations[action.generation].user
+        assignment = self._assignment(generation, action.slot, row)
         try:
-            spawned = spawn(assignment, user, self._leave_master)
+            spawned = spawn(assignment, generation.user, self._leave_master)
         except OSError as error:
             self._scoreboard.return_row(row)
             self._act(self._supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
             return
         pid = spawned.pid
-        self._children[pid] = Child(row, spawned.startup_fd, spawned.orders)
+        self._children[pid] = child = Child(row, spawned.startup_fd, spawned.talk)
+        self._listen(child)
         self._selector.register(
             spawned.startup_fd, selectors.EVENT_READ, lambda now: self._on_word(pid, now)
         )
         self._supervisor.on_spawned(action, pid, now)
         log.debug("worker %d: slot %d of generation %d", pid, action.slot, action.generation)
 
-    def _assignment(self, generation: Generation, slot: int, row: int) -> Assignment:
+    def _assignment(self, generation: Generation, slot: int, row: Row) -> Assignment:
         listeners = [
             (frontend, sock, number)
             for frontend, address in generation.addresses()
@@ -220,10 +246,11 @@ class Arbiter:
         ]
         return Assignment(
             slot=slot,
-            row=self._scoreboard.row(row),
+            row=row,
             slot_beats=self._scoreboard.slot_beats,
             listeners=listeners,
             assemblies=[site.assembly for site in generation.sites],
+            stores=self._stores,
             timeouts=generation.config.timeouts,
             limits=generation.config.limits,
             access_log=generation.access_log,
@@ -240,8 +267,9 @@ class Arbiter:
         for request in self._told_when_stopped:
             request.sock.close()
         self._file_watch.close()
+        self._stapler.close()
         for child in self._children.values():
-            child.orders.close()
+            child.talk.close()
             if child.startup_fd is not None:
                 os.close(child.startup_fd)
 
@@ -283,6 +311,7 @@ class Arbiter:
             self._reload_ended(ok=True, detail=f"generation {generation.number} serves")
         logs.set_up(generation.config.log.level)
         self._watch_files(generation)
+        self._stapler.want(generation.certificates_to_staple())
         # Files may have changed since this generation read them: only one in force is renewed.
         self._file_watch.look_now(clock.monotonic())
         self._reload_if_asked_again()
@@ -305,7 +334,9 @@ class Arbiter:
             return
         notify("RELOADING=1")
         try:
-            checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now())
+            checked = check(
+                self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self._stores
+            )
             self._warn_of_fixed_settings(checked.config)
             self._begin(build(checked, self._take_number()))
         except (ConfigError, StartError) as error:
@@ -327,7 +358,7 @@ class Arbiter:
     def _warn_of_fixed_settings(self, config: Any) -> None:
         assert self._supervisor.in_force is not None  # noqa: S101 - a reload follows a start
         old = self._generations[self._supervisor.in_force].config
-        for name in ("pidfile", "control"):
+        for name in ("pidfile", "control", "state_dir"):
             if getattr(old, name) != getattr(config, name):
                 log.warning("a changed %s takes a restart; the old one stays", name)
 
@@ -355,6 +386,19 @@ class Arbiter:
                 self._order_workers(number, order(index, before, after, site.store.pem))
                 log.info("frontend %s: renewed %s", site.assembly.config.name, _renewed(before, after))
         self._watch_files(generation)
+        self._stapler.want(generation.certificates_to_staple())
+
+    # OCSP responses.
+
+    def _fork_helper(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
+        assert self._supervisor.in_force is not None  # noqa: S101 - see _tick
+        user = self._generations[self._supervisor.in_force].user
+        return spawn_helper(prepare, user, self._leave_master)
+
+    def _show_staples(self, changes: Changes) -> None:
+        show_staples(changes, self._stores.staples)
+        for child in self._children.values():
+            self._order(child, staples_order(changes))
 
     def _has_one_changed_validity(self) -> bool:
         generation = self._generations.get(self._supervisor.in_force or 0)
@@ -366,30 +410,64 @@ class Arbiter:
     def _order_workers(self, generation: int, message: bytes) -> None:
         for pid, worker in self._supervisor.workers.items():
             if worker.generation == generation:
-                child = self._children[pid]
-                was_idle = not child.unsent
-                child.unsent += message
-                if was_idle:
-                    self._send_orders(child)
+                self._order(self._children[pid], message)
+
+    # What the master and a worker say to each other.
+
+    def _on_talk(self, child: Child) -> None:
+        if child.talk.fileno() == -1:
+            return  # it was reaped in the same turn of the loop
+        self._send_orders(child)
+        self._hear(child)
+
+    def _order(self, child: Child, message: bytes) -> None:
+        was_idle = not child.unsent
+        child.unsent += message
+        if was_idle:
+            self._send_orders(child)
 
     def _send_orders(self, child: Child) -> None:
         """Send what the worker takes now; the rest when it takes more."""
         try:
             while child.unsent:
-                del child.unsent[: child.orders.send(child.unsent[:ORDERS_SEND])]
+                del child.unsent[: child.talk.send(child.unsent[:ORDERS_SEND])]
         except BlockingIOError:
-            if child.orders not in self._selector.get_map():
-                self._selector.register(
-                    child.orders, selectors.EVENT_WRITE, lambda _: self._send_orders(child)
-                )
-            return
+            pass
         except OSError:
             child.unsent.clear()  # it is on its way out; its replacement inherits what is served
-        self._stop_ordering(child)
+        self._listen(child)
 
-    def _stop_ordering(self, child: Child) -> None:
-        if child.orders in self._selector.get_map():
-            self._selector.unregister(child.orders)
+    def _hear(self, child: Child) -> None:
+        """What a worker reports; it may no longer be itself, and is not trusted."""
+        if not child.is_heard:
+            return
+        try:
+            data = child.talk.recv(REPORT_MAX)
+        except OSError:  # nothing now, or never again
+            return
+        frontends = child.row.frontends
+        try:
+            for report in child.reports.feed(data):
+                self._failures.merge(report["failures"], frontends, FAILURES)
+        except (ValueError, TypeError, KeyError) as error:
+            log.error("a worker reports nonsense, and is not heard any more: %s", error)
+            data = b""
+        if not data:
+            child.is_heard = False
+            self._listen(child)
+
+    def _listen(self, child: Child) -> None:
+        """Have the selector wait for what there is to do."""
+        events = selectors.EVENT_READ if child.is_heard else 0
+        events |= selectors.EVENT_WRITE if child.unsent else 0
+        is_registered = child.talk in self._selector.get_map()
+        if not events:
+            if is_registered:
+                self._selector.unregister(child.talk)
+        elif is_registered:
+            self._selector.modify(child.talk, events, lambda _: self._on_talk(child))
+        else:
+            self._selector.register(child.talk, events, lambda _: self._on_talk(child))
 
     # Events.
 
@@ -422,11 +500,14 @@ class Arbiter:
     def _reap(self) -> None:
         for pid, status in _exited():
             child = self._children.pop(pid, None)
-            if child is None:
+            if self._stapler.on_exit(pid) or child is None:
                 continue  # an orphan handed to us, as to any process 1
             self._scoreboard.return_row(child.row)
-            self._stop_ordering(child)
-            child.orders.close()
+            self._hear(child)
+            child.unsent.clear()
+            child.is_heard = False
+            self._listen(child)
+            child.talk.close()
             reason = _how(status, self._last_words(child))
             expected = self._supervisor.workers[pid].phase is not decide.Phase.READY and status == 0
             log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
@@ -477,6 +558,8 @@ class Arbiter:
                 request.answer({"certificates": self._certificates()})
             case "explain":
                 request.answer(self._explanation(arguments))
+            case "failures":
+                request.answer({"since": self._since(), "failures": self._failures.top(FAILURES_TOLD)})
             case "stop":
                 self._told_when_stopped.append(request)
                 now = clock.monotonic()
@@ -490,35 +573,49 @@ class Arbiter:
     def _status(self) -> dict[str, Any]:
         number = self._supervisor.in_force
         config = self._generations[number].config if number is not None else None
-        living = (child.row for child in self._children.values())
+        frontends = config.frontends if config else ()
+        counted = self._scoreboard.frontend_totals([frontend.name for frontend in frontends])
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "started": self._started.isoformat(timespec="seconds"),
+            "started": self._since(),
             "uptime_seconds": round((clock.utc_now() - self._started).total_seconds(), 1),
             "state": "stopping" if self._supervisor.stopping else "serving",
             "generation": number,
             "starting_generation": self._supervisor.candidate,
             "last_reload": self._last_reload and asdict(self._last_reload),
             "frontends": [
-                {"name": f.name, "listen": [str(a) for a in f.listen], "cluster": f.cluster}
-                for f in (config.frontends if config else ())
+                {
+                    "name": frontend.name,
+                    "listen": [str(address) for address in frontend.listen],
+                    "cluster": frontend.cluster,
+                    "totals": as_plain(counted[frontend.name]),
+                }
+                for frontend in frontends
             ],
             "workers": list(self._worker_status(clock.monotonic())),
             "totals": {
-                column.name.lower(): count for column, count in self._scoreboard.totals(living).items()
+                column.name.lower(): count for column, count in self._scoreboard.totals().items()
             },
         }
+
+    def _since(self) -> str:
+        return self._started.isoformat(timespec="seconds")
 
     def _explanation(self, arguments: dict[str, Any]) -> dict[str, Any]:
         number, now = self._supervisor.in_force, clock.utc_now()
         sni, alpn = arguments.get("sni"), arguments.get("alpn") or []
+        client_ip = arguments.get("client_ip")
         if number is None:
             return {"error": "nothing is served yet"}
         if not isinstance(sni, str | None) or not all(isinstance(each, str) for each in alpn):
             return {"error": "sni is a text, and alpn a list of texts"}
+        try:
+            client = ip_address(str(client_ip)) if client_ip is not None else None
+        except ValueError:
+            return {"error": "client_ip is an IP address, as in 192.0.2.1 or 2001:db8::1"}
         sites = self._generations[number].sites
-        return {"frontends": [explain(site.assembly, sni, alpn, now) for site in sites]}
+        return {"frontends": [explain(site.assembly, sni, alpn, client, now) for site in sites]}
 
     def _certificates(self) -> list[dict[str, Any]]:
         number = self._supervisor.in_force
@@ -535,6 +632,7 @@ class Arbiter:
                 "days_left": (certificate.not_after - now).days,
                 "sha256": certificate.sha256,
                 "file": str(certificate.chain_file),
+                "ocsp": self._stapler.state(certificate.sha256),
             }
             for site in generation.sites
             for certificate in site.assembly.certificates
@@ -543,22 +641,23 @@ class Arbiter:
 
     def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
         for pid, worker in sorted(self._supervisor.workers.items()):
-            row = self._scoreboard.row(self._children[pid].row)
-            beat = self._scoreboard.beat(self._children[pid].row)
+            row = self._children[pid].row
+            beat = row.beat
             yield {
                 "pid": pid,
                 "slot": worker.slot,
                 "generation": worker.generation,
                 "state": worker.phase.value,
-                "connections": row[Column.OPEN],
-                "accepted": row[Column.ACCEPTED],
-                "handshakes": row[Column.HANDSHAKES],
-                "handshakes_failed": row[Column.HANDSHAKES_FAILED],
+                "connections": row.words[Column.OPEN],
+                "accepted": row.words[Column.ACCEPTED],
+                "handshakes": row.words[Column.HANDSHAKES],
+                "handshakes_failed": row.words[Column.HANDSHAKES_FAILED],
                 "heartbeat_age_seconds": round(now - beat, 3) if beat else None,
             }
 
     def _clean_up(self) -> None:
         """The end: nothing of ours stays behind, whatever the reason was."""
+        self._stapler.stop()
         for pid in list(self._children):
             _send(pid, signal.SIGKILL)
         for pid in list(self._children):

@@ -20,7 +20,8 @@ from termproxy.config.schema import Config
 from termproxy.errors import ConfigError, Problem
 from termproxy.master.certificate_store import CertificateStore
 from termproxy.observability.access_log import AccessLog, open_access_log
-from termproxy.tls.certificates import CertificateError
+from termproxy.tls.certificates import Certificate, CertificateError
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly, Finding, warnings_of
 from termproxy.worker.frontend import Frontend
 
@@ -79,6 +80,11 @@ class Generation:
             for address in site.assembly.config.listen:
                 yield site.assembly.frontend, address
 
+    def certificates_to_staple(self) -> Iterator[Certificate]:
+        for site in self.sites:
+            if site.assembly.config.tls.stapling:
+                yield from site.assembly.certificates
+
     def close(self) -> None:
         if self.access_log is not None:
             self.access_log.close()
@@ -94,19 +100,19 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-def check(source: Source, *, uid: int, now: datetime) -> Checked:
+def check(source: Source, *, uid: int, now: datetime, stores: Stores) -> Checked:
     """Read `source` and all that it names.  ConfigError with every problem; changes nothing.
 
-    `uid` is who we run as: only root can become someone else.
+    `uid` is who we run as: only root can become someone else.  `stores` are what contexts look into.
     """
     reading = read(source)
     problems = list(reading.problems)
     warnings: list[str] = []
-    stores: dict[int, CertificateStore] = {}
+    files: dict[int, CertificateStore] = {}
     for index, frontend in reading.frontends.items():
-        stores[index] = CertificateStore(frontend)
-        problems += _placed(source, index, stores[index].refresh())
-        warnings += warnings_of(frontend, stores[index].certificates, now)
+        files[index] = CertificateStore(frontend)
+        problems += _placed(source, index, files[index].refresh())
+        warnings += warnings_of(frontend, files[index].certificates, now)
     config = reading.config
     user = _user(config, source, uid, problems, warnings) if config is not None else None
     if config is None or problems:
@@ -117,7 +123,7 @@ def check(source: Source, *, uid: int, now: datetime) -> Checked:
     }
     sites = []
     for index, frontend in enumerate(config.frontends):
-        site = Site(stores[index], Assembly(frontend, clusters, stores[index].pem))
+        site = Site(files[index], Assembly(frontend, clusters, files[index].pem, stores))
         problems += _placed(source, index, site.assembly.problems or site.show(now))
         sites.append(site)
     if problems:

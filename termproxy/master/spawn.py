@@ -45,7 +45,15 @@ class Spawned:
 
     pid: int
     startup_fd: int  # where it says that it is ready, or why it never will be
-    orders: socket.socket  # the master's end
+    talk: socket.socket  # the master's end of what they say to each other
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A process that does one thing for the master and goes."""
+
+    pid: int
+    fd: int  # where it says what it found; its end is the end
 
 
 @dataclass(slots=True)
@@ -53,10 +61,10 @@ class Channels:
     """A worker's ends."""
 
     startup_fd: int | None  # None: it has been used, and its number is another's
-    orders: socket.socket
+    talk: socket.socket
 
     def fds(self) -> set[int]:
-        return {fd for fd in (self.startup_fd, self.orders.fileno()) if fd is not None}
+        return {fd for fd in (self.startup_fd, self.talk.fileno()) if fd is not None}
 
     def tell(self, message: bytes) -> None:
         """The one word on the startup pipe: that the worker is ready, or why it never will be."""
@@ -74,29 +82,88 @@ def spawn(assignment: Assignment, user: User | None, leave_master: Callable[[], 
 
     `leave_master` closes, in the child, what belongs to the master alone.
     """
-    if has_hub() or threading.active_count() != 1:
-        raise RuntimeError("the master has a gevent hub or a second thread: forking is not safe")
-    orders, orders_of_worker = socket.socketpair()
-    orders.setblocking(False)
-    orders_of_worker.setblocking(False)
+    talk, talk_of_worker = socket.socketpair()
+    talk.setblocking(False)
+    talk_of_worker.setblocking(False)
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    master = os.getpid()
-    gc.freeze()  # what is shared now stays shared: the collector will not write to it
+    channels = Channels(write_fd, talk_of_worker)
+
+    def become(master: int, mask: set[signal.Signals]) -> NoReturn:
+        talk.close()
+        _become_worker(assignment, user, leave_master, channels, master, mask)
+
     try:
-        with signals_blocked() as mask:
-            pid = os.fork()  # noqa: TID251 - the place that the ban points to
-            if pid == 0:
-                orders.close()
-                channels = Channels(write_fd, orders_of_worker)
-                _become_worker(assignment, user, leave_master, channels, master, mask)
+        pid = _fork(become)
     except OSError:
         os.close(read_fd)
-        orders.close()
+        talk.close()
         raise
     finally:
         os.close(write_fd)
-        orders_of_worker.close()
-    return Spawned(pid, read_fd, orders)
+        talk_of_worker.close()
+    return Spawned(pid, read_fd, talk)
+
+
+def spawn_helper(
+    prepare: Callable[[], Callable[[int], None]], user: User | None, leave_master: Callable[[], None]
+) -> Helper:
+    """Fork a helper: `prepare` imports what it needs and returns its work, which is done without rights
+    and gets the descriptor that the master reads.  Never more than one at a time.
+    """
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_fd, False)
+
+    def become(master: int, mask: set[signal.Signals]) -> NoReturn:
+        _become_helper(prepare, user, leave_master, write_fd, master, mask)
+
+    try:
+        return Helper(_fork(become), read_fd)
+    except OSError:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
+
+
+def _fork(become: Callable[[int, set[signal.Signals]], NoReturn]) -> int:
+    """The child's process id; the child gets the master's and the signals to let through again."""
+    if has_hub() or threading.active_count() != 1:
+        raise RuntimeError("the master has a gevent hub or a second thread: forking is not safe")
+    master = os.getpid()
+    gc.freeze()  # what is shared now stays shared: the collector will not write to it
+    with signals_blocked() as mask:
+        pid = os.fork()  # noqa: TID251 - the place that the ban points to
+        if pid == 0:
+            become(master, mask)
+    return pid
+
+
+def _become_helper(  # noqa: PLR0913, PLR0917 - as _become_worker
+    prepare: Callable[[], Callable[[int], None]],
+    user: User | None,
+    leave_master: Callable[[], None],
+    fd: int,
+    master: int,
+    mask: set[signal.Signals],
+) -> NoReturn:
+    status = CANNOT_START
+    try:
+        leave_master()
+        _close_all_but({0, 1, 2, fd})
+        work = prepare()  # imports modules, which `user` perhaps may not read
+        _give_up_rights(user)
+        _die_with(master)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        work(fd)
+        status = 0
+    except BrokenPipeError:
+        pass  # the master has gone
+    except BaseException:
+        logging.getLogger("helper").exception("a helper failed; please report this")
+    finally:
+        os._exit(status)
 
 
 def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it is handed
@@ -117,7 +184,7 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         _close_all_but(keep)
         faulthandler.enable()  # a hung worker is aborted, and says where it hung
         # Making the loop imports modules, which `user` perhaps may not read.
-        worker = Worker(assignment, channels.orders, lambda: channels.tell(READY))
+        worker = Worker(assignment, channels.talk, lambda: channels.tell(READY))
         _give_up_rights(user)
         _die_with(master)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master decides what a reload is

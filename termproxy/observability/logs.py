@@ -5,6 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s[%(process)d] %(message)s"
 
@@ -20,26 +25,44 @@ def set_up(level: str) -> None:
     logging.raiseExceptions = False  # a log that cannot be written must not stop the server
 
 
-class Throttle:
-    """Let a message through once in `interval` seconds for each key, and count those held back."""
+@dataclass(slots=True)
+class _Window:
+    until: float
+    admitted: int
+    held: int
+
+
+class Throttle(Generic[Key]):
+    """Lets `burst` messages of a key through in `interval` seconds, and counts those held back.
+
+    Bounded: beyond KEYS_MAX keys at a time the further ones are held back together, as None.
+    """
 
     KEYS_MAX = 1000
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, burst: int = 1) -> None:
         self.interval = interval
-        self._next: dict[str, float] = {}
-        self._held: dict[str, int] = {}
+        self.burst = burst
+        self._windows: dict[Key | None, _Window] = {}
 
-    def admits(self, key: str, now: float) -> bool:
-        if now < self._next.get(key, now):
-            self._held[key] = self._held.get(key, 0) + 1
-            return False
-        if len(self._next) >= self.KEYS_MAX:
-            self._next.clear()
-            self._held.clear()
-        self._next[key] = now + self.interval
-        return True
+    def admits(self, key: Key, now: float) -> bool:
+        window = self._windows.get(key)
+        if window is None and len(self._windows) < self.KEYS_MAX:
+            window = self._windows[key] = _Window(now + self.interval, 0, 0)
+        elif window is None:
+            window = self._windows.setdefault(None, _Window(now + self.interval, self.burst, 0))
+        if window.admitted < self.burst:
+            window.admitted += 1
+            return True
+        window.held += 1
+        return False
 
-    def held_back(self, key: str) -> int:
-        """How many were held back since the last that was let through; forgets them."""
-        return self._held.pop(key, 0)
+    def over(self, now: float) -> Iterator[tuple[Key | None, int]]:
+        """The keys whose interval is over, with how many were held back; those with none are left out.
+
+        To be called often: until then a key's interval goes on.
+        """
+        for key in [key for key, window in self._windows.items() if window.until <= now]:
+            window = self._windows.pop(key)
+            if window.held:
+                yield key, window.held

@@ -20,6 +20,8 @@ class ConnectionRecord:
     alpn: str | None = None
     certificate: str | None = None  # the file of the one we showed
     client_certificate: str | None = None  # SHA-256 of the one the client showed, verified
+    client_subject: str | None = None  # RFC 4514
+    client_serial: str | None = None
     version: str | None = None  # None: the handshake did not finish
     cipher: str | None = None
     group: str | None = None
@@ -30,6 +32,7 @@ class ConnectionRecord:
     handshake_seconds: float | None = None
     connect_seconds: float | None = None
     seconds: float = 0.0
+    count: int | None = None  # of failed handshakes that this line stands for, when it is not one
     ended: str = "done"  # one word, stable: "done", "idle_timeout", "no_shared_cipher" …
     fault: Fault = Fault.NONE
     detail: str | None = None  # a sentence, when it did not end as it should

@@ -1,17 +1,18 @@
-"""The table of workers in shared memory: who lives, in what state, and what each has counted.
+"""What every worker counts, in memory that the master sees: who lives, in what state, and its counters.
 
-    word 0..SLOTS-1         when a slot's listeners were last watched (nanoseconds, monotonic)
-    then one row a worker   heartbeat, state, and the counters below
+    the scoreboard's words   when each slot's listeners were last watched (nanoseconds, monotonic)
+    a row for each worker    the columns below, then FRONTEND_WORDS for each of its frontends
 
 A row has one writer, its worker, and so needs no lock.  When a worker has gone the master adds the
-row's counters to the past before it gives the row to another: totals never go backwards.
+row's counters to the past: totals never go backwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 
+from termproxy.observability.metrics import FRONTEND_WORDS
 from termproxy.shm import SharedWords
 
 SLOTS = 256  # as many workers as the setting allows
@@ -27,7 +28,7 @@ class WorkerState(IntEnum):
 
 
 class Column(IntEnum):
-    """A row's words.  From ACCEPTED on they only grow while the worker lives, but for OPEN."""
+    """A row's first words.  From ACCEPTED on they only grow while the worker lives."""
 
     HEARTBEAT = 0  # nanoseconds, monotonic
     STATE = 1
@@ -44,45 +45,76 @@ class Column(IntEnum):
 
 
 COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)
-ROW_WORDS = 16  # two cache lines, so that workers do not share one
+
+
+class Row:
+    """A worker's words, all zero at first; `frontends` names those it will serve, in order."""
+
+    def __init__(self, frontends: Sequence[str]) -> None:
+        self.frontends = tuple(frontends)
+        self._memory = SharedWords("termproxy-row", len(Column) + len(frontends) * FRONTEND_WORDS)
+        self.words = self._memory.words[: len(Column)]
+        """By Column."""
+
+    def frontend(self, index: int) -> memoryview:
+        """The words of a frontend, as observability/metrics.py numbers them."""
+        start = len(Column) + index * FRONTEND_WORDS
+        return self._memory.words[start : start + FRONTEND_WORDS]
+
+    @property
+    def beat(self) -> float:
+        """When the worker last showed life, in seconds; 0 before its first beat."""
+        return self.words[Column.HEARTBEAT] / NANOSECONDS
+
+    def close(self) -> None:
+        self.words.release()
+        self._memory.close()
 
 
 class Scoreboard:
     """Made by the master before it forks."""
 
     def __init__(self) -> None:
-        self._memory = SharedWords("termproxy-scoreboard", SLOTS + ROWS * ROW_WORDS)
-        self.slot_beats = self._memory.words[:SLOTS]
-        self.past = dict.fromkeys(COUNTERS, 0)
-        self._free = list(range(ROWS - 1, -1, -1))
+        self._memory = SharedWords("termproxy-slots", SLOTS)
+        self.slot_beats = self._memory.words
+        self._past = dict.fromkeys(COUNTERS, 0)
+        self._past_of: dict[str, list[int]] = {}
+        self._rows: set[Row] = set()
 
-    def row(self, number: int) -> memoryview:
-        """The words of a row, by Column."""
-        start = SLOTS + number * ROW_WORDS
-        return self._memory.words[start : start + ROW_WORDS]
+    def take_row(self, frontends: Sequence[str]) -> Row | None:
+        """A row for a worker about to be forked; None when as many are in use as there may be."""
+        if len(self._rows) >= ROWS:
+            return None
+        row = Row(frontends)
+        self._rows.add(row)
+        return row
 
-    def take_row(self) -> int | None:
-        """A zeroed row for a worker about to be forked; None when all are in use."""
-        return self._free.pop() if self._free else None
-
-    def return_row(self, number: int) -> None:
-        """Keep what a worker that has gone had counted, and free its row."""
-        row = self.row(number)
+    def return_row(self, row: Row) -> None:
+        """Keep what a worker that has gone had counted."""
+        self._rows.remove(row)
         for column in COUNTERS:
-            self.past[column] += row[column]
-        for index in range(ROW_WORDS):
-            row[index] = 0
-        self._free.append(number)
+            self._past[column] += row.words[column]
+        for index, name in enumerate(row.frontends):
+            _add(self._past_of.setdefault(name, [0] * FRONTEND_WORDS), row.frontend(index))
+        row.close()
 
-    def totals(self, living: Iterator[int]) -> dict[Column, int]:
-        """Every counter over all workers, living rows and past ones."""
-        totals = dict(self.past)
-        for number in living:
-            row = self.row(number)
-            for column in COUNTERS:
-                totals[column] += row[column]
+    def totals(self) -> dict[Column, int]:
+        """Every counter over all workers, living and gone."""
+        return {
+            column: self._past[column] + sum(row.words[column] for row in self._rows)
+            for column in COUNTERS
+        }
+
+    def frontend_totals(self, names: Collection[str]) -> dict[str, list[int]]:
+        """The words of each of these frontends over all workers, living and gone."""
+        totals = {name: list(self._past_of.get(name, [0] * FRONTEND_WORDS)) for name in names}
+        for row in self._rows:
+            for index, name in enumerate(row.frontends):
+                if name in totals:
+                    _add(totals[name], row.frontend(index))
         return totals
 
-    def beat(self, number: int) -> float:
-        """When the worker of this row last showed life, in seconds; 0 before its first beat."""
-        return self.row(number)[Column.HEARTBEAT] / NANOSECONDS
+
+def _add(to: list[int], words: memoryview) -> None:
+    for index, count in enumerate(words):
+        to[index] += count

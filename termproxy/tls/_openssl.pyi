@@ -3,9 +3,12 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from termproxy.tls.client_hello import RawOffer
+
 def openssl_version() -> str: ...
 def check_authorities(pem: bytes) -> None: ...
 def check_crls(pem: bytes) -> None: ...
+def known_ciphers() -> dict[int, str]: ...
 def knows(kind: str, name: str) -> bool: ...
 def openssl_version_number() -> tuple[int, int]: ...
 
@@ -14,6 +17,8 @@ class Context:
     min_version: int
     max_version: int
     tickets: int
+    @property
+    def ciphers(self) -> dict[int, str]: ...
     def __init__(
         self,
         *,
@@ -32,6 +37,7 @@ class Context:
         client_crl: bytes | None = None,
         client_depth: int = 4,
         ticket_keys: bytes | None = None,
+        staples: dict[bytes, tuple[bytes, float]] | None = None,
         on_client_hello: Callable[[Connection], Context | int | None] | None = None,
     ) -> None: ...
 
@@ -43,6 +49,7 @@ class Scratch:
 class Connection:
     context: Context
     note: Any
+    offer: RawOffer | None
     plaintext_read: int
     plaintext_written: int
     def __init__(self, context: Context, fd: int) -> None: ...

@@ -22,6 +22,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strerror
+from libc.time cimport time
 
 from termproxy.errors import TlsError
 
@@ -36,6 +37,7 @@ cdef extern from "openssl/crypto.h" nogil:
     ctypedef void CRYPTO_EX_free(void*, void*, CRYPTO_EX_DATA*, int, long, void*)
     const char* OpenSSL_version(int)
     void OPENSSL_free(void*)
+    void* OPENSSL_malloc(size_t)
     unsigned int OPENSSL_version_major()
     unsigned int OPENSSL_version_minor()
     enum: OPENSSL_VERSION
@@ -128,6 +130,7 @@ cdef extern from "openssl/ssl.h":
         SSL_CLIENT_HELLO_SUCCESS
         SSL_CLIENT_HELLO_ERROR
         SSL_TLSEXT_ERR_OK
+        SSL_TLSEXT_ERR_NOACK
         SSL_TLSEXT_ERR_ALERT_FATAL
         SSL_CB_ALERT
         SSL_CB_READ
@@ -187,6 +190,8 @@ cdef extern from "openssl/ssl.h":
     int SSL_select_next_proto(unsigned char**, unsigned char*, const unsigned char*, unsigned int,
                               const unsigned char*, unsigned int)
     void SSL_CTX_set_client_hello_cb(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept, void*)
+    unsigned int SSL_client_hello_get0_legacy_version(SSL*)
+    size_t SSL_client_hello_get0_ciphers(SSL*, const unsigned char**)
     int SSL_client_hello_get0_ext(SSL*, unsigned int, const unsigned char**, size_t*)
     void SSL_CTX_set_info_callback(SSL_CTX*, void (*)(const SSL*, int, int) noexcept)
     long SSL_CTX_set_tlsext_servername_callback(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept)
@@ -208,6 +213,7 @@ cdef extern from "openssl/ssl.h":
     const char* SSL_get_version(const SSL*)
     const SSL_CIPHER* SSL_get_current_cipher(const SSL*)
     const char* SSL_CIPHER_get_name(const SSL_CIPHER*)
+    unsigned int SSL_CIPHER_get_protocol_id "(unsigned int) SSL_CIPHER_get_protocol_id"(const SSL_CIPHER*)
     long SSL_get_negotiated_group(SSL*)
     void* SSL_get_session(const SSL*)
     const char* SSL_group_to_name(SSL*, int)
@@ -221,6 +227,12 @@ cdef extern from "openssl/ssl.h":
     X509* SSL_SESSION_get0_peer(SSL_SESSION*)
     const ASN1_TIME* X509_get0_notAfter(const X509*)
     int X509_cmp_current_time(const ASN1_TIME*)
+    ctypedef struct EVP_MD:
+        pass
+    const EVP_MD* EVP_sha256()
+    int X509_digest(const X509*, const EVP_MD*, unsigned char*, unsigned int*)
+    long SSL_CTX_set_tlsext_status_cb(SSL_CTX*, int (*)(SSL*, void*) noexcept)
+    long SSL_set_tlsext_status_ocsp_resp(SSL*, void*, long)
     enum:
         SSL_TICKET_SUCCESS
         SSL_TICKET_SUCCESS_RENEW
@@ -257,6 +269,16 @@ cdef enum:
     # The most plaintext that a TLS record holds (RFC 8446 §5.1).
     RECORD_MAX = 16384
     NO_ALERT = -1
+    # An OCSP response beyond this is refused by OpenSSL's clients in TLS 1.2: its message has to fit
+    # in 16384 bytes.
+    STAPLE_MAX = 16380
+    # What is kept of a list in a ClientHello, bytes; real ones are shorter.
+    OFFER_MAX = 512
+    # Extensions' numbers.
+    SUPPORTED_GROUPS = 10
+    SIGNATURE_ALGORITHMS = 13
+    ALPN = 16
+    SUPPORTED_VERSIONS = 43
 
 
 def openssl_version() -> str:
@@ -303,6 +325,38 @@ def knows(str kind not None, str name not None) -> bool:
         SSL_CTX_free(ctx)
         ERR_clear_error()
     raise ValueError(f"kind: {kind!r}")
+
+
+# Of TLS 1.3 OpenSSL's own list lacks the last two, and it has no word for all of them.
+cdef const char* _ALL_CIPHERSUITES = (
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:"
+    "TLS_AES_128_CCM_SHA256:TLS_AES_128_CCM_8_SHA256"
+)
+
+
+def known_ciphers() -> dict[int, str]:
+    """Every cipher suite that this OpenSSL has a name for, by IANA's number."""
+    cdef SSL_CTX* ctx = SSL_CTX_new(TLS_server_method())
+    if ctx == NULL:
+        raise _refused("SSL_CTX_new")
+    try:
+        SSL_CTX_set_cipher_list(ctx, "ALL:COMPLEMENTOFALL@SECLEVEL=0")
+        SSL_CTX_set_ciphersuites(ctx, _ALL_CIPHERSUITES)
+        return _ciphers(ctx)
+    finally:
+        SSL_CTX_free(ctx)
+        ERR_clear_error()
+
+
+cdef dict _ciphers(SSL_CTX* ctx):
+    cdef CIPHER_STACK* ciphers = SSL_CTX_get_ciphers(ctx)
+    cdef const SSL_CIPHER* cipher
+    cdef int index
+    numbers = {}
+    for index in range(sk_SSL_CIPHER_num(ciphers)):
+        cipher = sk_SSL_CIPHER_value(ciphers, index)
+        numbers[SSL_CIPHER_get_protocol_id(cipher)] = SSL_CIPHER_get_name(cipher).decode()
+    return numbers
 
 
 cdef bint _has_cipher(SSL_CTX* ctx, bytes name):
@@ -402,6 +456,40 @@ cdef int _on_ticket(
     return SSL_TICKET_RETURN_USE if status == SSL_TICKET_SUCCESS else SSL_TICKET_RETURN_USE_RENEW
 
 
+cdef int _staple(SSL* ssl, void* arg) noexcept:
+    """The OCSP response for the certificate we show, if there is one that is current."""
+    cdef unsigned char digest[32]
+    cdef bytes response
+    cdef Py_ssize_t length
+    cdef void* copy
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
+    cdef X509* certificate = SSL_get_certificate(ssl)
+    cdef Context context
+    if pointer == NULL or certificate == NULL:
+        return SSL_TLSEXT_ERR_NOACK
+    context = (<Connection>pointer).context
+    if context is None or not context.staples:
+        return SSL_TLSEXT_ERR_NOACK
+    if X509_digest(certificate, EVP_sha256(), digest, NULL) != 1:
+        return SSL_TLSEXT_ERR_NOACK
+    try:
+        found = context.staples.get(PyBytes_FromStringAndSize(<const char*>digest, 32))
+        if found is None:
+            return SSL_TLSEXT_ERR_NOACK
+        response, until = found  # checked, as indexing without bounds is not
+        length = len(response)
+        if until <= time(NULL) or length > STAPLE_MAX:
+            return SSL_TLSEXT_ERR_NOACK
+        copy = OPENSSL_malloc(length)
+        if copy == NULL:
+            return SSL_TLSEXT_ERR_NOACK
+        memcpy(copy, <const char*>response, length)
+        SSL_set_tlsext_status_ocsp_resp(ssl, copy, length)  # which frees it
+        return SSL_TLSEXT_ERR_OK
+    except Exception:
+        return SSL_TLSEXT_ERR_NOACK  # without a staple the client is served all the same
+
+
 cdef int _no_password(char* buffer, int size, int writing, void* arg) noexcept nogil:
     """OpenSSL's own callback would ask at the terminal."""
     return -1
@@ -443,6 +531,8 @@ cdef class Context:
     intermediates, and in no CRL of `client_crl` (PEM): with CRLs, every CA of the chain must have one.
     `ticket_keys` are the 80 bytes that session tickets are made with: contexts with the same ones, in
     whichever process, redeem each other's.  Without them OpenSSL draws its own.
+    `staples` are OCSP responses, by the certificate's SHA-256: each with when it expires, in seconds since
+    1970.  The dictionary is looked into for every client that asks, and may change meanwhile.
     `on_client_hello(connection)` is asked before OpenSSL decides anything.  It returns the Context to
     go on with, None for this one, or the number of the alert to refuse with.
     Raises ValueError, which says what OpenSSL does not accept.
@@ -455,6 +545,7 @@ cdef class Context:
     cdef int verify_mode, verify_depth
     cdef bytes groups
     cdef bytes signature_algorithms
+    cdef dict staples
 
     def __cinit__(self, *args, **kwargs):
         self.ctx = SSL_CTX_new(TLS_server_method())
@@ -466,7 +557,7 @@ cdef class Context:
         str ciphers=None, str ciphersuites=None, str groups not None, str signature_algorithms=None,
         alpn=(), int tickets=2, bytes session_id_context not None=b"termproxy",
         str client_auth not None="off", bytes client_ca=None, bytes client_crl=None,
-        int client_depth=4, bytes ticket_keys=None, on_client_hello=None,
+        int client_depth=4, bytes ticket_keys=None, dict staples=None, on_client_hello=None,
     ):
         if self.groups is not None:
             raise RuntimeError("a Context is made once")
@@ -490,6 +581,9 @@ cdef class Context:
         if ticket_keys is not None and SSL_CTX_set_tlsext_ticket_keys(
                 self.ctx, <char*>ticket_keys, len(ticket_keys)) != 1:
             raise _refused("ticket keys")
+        if staples is not None:
+            self.staples = staples
+            SSL_CTX_set_tlsext_status_cb(self.ctx, _staple)
         if client_auth != "off":
             self._demand_certificates(client_ca, client_crl)
         for chain, key in identities:
@@ -501,6 +595,11 @@ cdef class Context:
     def __dealloc__(self):
         if self.ctx != NULL:
             SSL_CTX_free(self.ctx)
+
+    @property
+    def ciphers(self) -> dict[int, str]:
+        """The cipher suites that are accepted, by IANA's number, best first."""
+        return _ciphers(self.ctx)
 
     cdef _set_behaviour(self):
         SSL_CTX_set_options(
@@ -731,6 +830,9 @@ cdef class Connection:
     cdef Context _first_context
     cdef public object note
     """The caller's own, for what on_client_hello found out."""
+    cdef readonly tuple offer
+    """What the client offers, as client_hello.RawOffer; None before its ClientHello and once the handshake
+    is done.  Only with on_client_hello."""
     cdef readonly long long plaintext_read, plaintext_written
     """Bytes so far, without TLS's own."""
 
@@ -767,6 +869,7 @@ cdef class Connection:
         result = SSL_do_handshake(self.ssl)
         if result == 1:
             ERR_clear_error()  # OpenSSL may leave harmless entries of its search for algorithms
+            self.offer = None  # it only explains failures
             return _DONE
         return self._outcome(result)
 
@@ -1056,6 +1159,7 @@ cdef class Connection:
         try:
             if self._first_context is None:
                 return NO_ALERT  # the garbage collector has been here: all that is left is to be freed
+            self.offer = self._take_offer()
             self.in_client_hello = True  # from whichever operation: each one takes the handshake on
             choice = self._first_context.on_client_hello(self)
             if choice is None or choice is self.context:
@@ -1071,6 +1175,25 @@ cdef class Connection:
             return SSL_AD_INTERNAL_ERROR
         finally:
             self.in_client_hello = False
+
+    cdef tuple _take_offer(self):
+        cdef const unsigned char* ciphers
+        cdef size_t length = SSL_client_hello_get0_ciphers(self.ssl, &ciphers)
+        return (
+            SSL_client_hello_get0_legacy_version(self.ssl),
+            PyBytes_FromStringAndSize(<const char*>ciphers, min(length, OFFER_MAX)),
+            self._offered(SUPPORTED_VERSIONS),
+            self._offered(SUPPORTED_GROUPS),
+            self._offered(SIGNATURE_ALGORITHMS),
+            self._offered(ALPN),
+        )
+
+    cdef bytes _offered(self, unsigned int number):
+        cdef const unsigned char* body
+        cdef size_t length
+        if SSL_client_hello_get0_ext(self.ssl, number, &body, &length) != 1:
+            return None
+        return PyBytes_FromStringAndSize(<const char*>body, min(length, OFFER_MAX))
 
     cdef _switch_to(self, Context context):
         """SSL_set_SSL_CTX carries the certificates, signature algorithms, ciphers, callbacks, the store

@@ -19,11 +19,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
 
 from termproxy.tls.client_hello import BadServerName, host_name
+from termproxy.tls.ocsp import responder_of
 
 # A chain with its key is some kilobytes; a file beyond this was named by mistake.
 FILE_MAX = 1 << 20  # bytes
@@ -65,12 +68,14 @@ class Certificate:
     names: tuple[str, ...]  # as clients ask for them; wildcards as *.example.com
     issuer: str
     key_type: str  # "rsa", "ecdsa" …: a context holds one of each
+    curve: str | None  # of an ECDSA key, as in "secp256r1"
     not_before: datetime
     not_after: datetime
     sha256: str  # of the leaf, in hexadecimal
     chain_sha256: str  # of all that is sent: a new intermediate makes another certificate of it
     leaf_der: bytes = field(repr=False)
     findings: tuple[Finding, ...]
+    ocsp_responder: str | None  # where to ask about it; None also without the issuer, whom one must name
 
     def is_valid(self, now: datetime) -> bool:
         return self.not_before <= now < self.not_after
@@ -117,16 +122,24 @@ def _is_no_key(file: Path) -> bool:
     return not file.name.endswith(KEY_SUFFIXES)
 
 
-def load_certificate(chain_file: Path, key_file: Path | None = None) -> Certificate:
+def load_certificate(
+    chain_file: Path, key_file: Path | None = None, passphrase_file: Path | None = None
+) -> Certificate:
     """The certificate in `chain_file`, its key in `key_file` or, without one, in or beside that file.
 
+    An encrypted key is decrypted with the first line of `passphrase_file`, and is held decrypted.
     CertificateError when either cannot be read, is no PEM, or they do not belong together.
     """
     chain_pem = _read(chain_file)
     key_file = key_file or _key_file_of(chain_file, chain_pem)
     key_pem = chain_pem if key_file == chain_file else _read(key_file)
+    if passphrase_file is not None:
+        key_pem = _decrypted(key_file, key_pem, passphrase_file)
     certificate = parse_certificate(chain_file, key_file, chain_pem, key_pem)
-    return replace(certificate, findings=(*certificate.findings, *_mode_findings(key_file)))
+    modes = [*_mode_findings("key file", key_file)]
+    if passphrase_file is not None:
+        modes += _mode_findings("passphrase's file", passphrase_file)
+    return replace(certificate, findings=(*certificate.findings, *modes))
 
 
 def parse_certificate(chain_file: Path, key_file: Path, chain_pem: bytes, key_pem: bytes) -> Certificate:
@@ -170,12 +183,14 @@ def _parse(chain_file: Path, key_file: Path, chain_pem: bytes, key_pem: bytes) -
         names=tuple(_names(leaf)),
         issuer=_short(leaf.issuer),
         key_type=_key_type(leaf),
+        curve=_curve(leaf),
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         sha256=leaf.fingerprint(hashes.SHA256()).hex(),
         chain_sha256=hashlib.sha256(sent).hexdigest(),
         leaf_der=leaf.public_bytes(Encoding.DER),
         findings=tuple(_findings(certificates, chain)),
+        ocsp_responder=responder_of(leaf) if len(chain) > 1 else None,
     )
 
 
@@ -194,6 +209,27 @@ def _read(file: Path) -> bytes:
     if len(content) > FILE_MAX:
         raise CertificateError(f"{file} is larger than {FILE_MAX} bytes", "name a PEM file")
     return content
+
+
+def _decrypted(key_file: Path, key_pem: bytes, passphrase_file: Path) -> bytes:
+    """The key in PEM that anybody could read; as it is when it is not encrypted."""
+    passphrase = _read(passphrase_file).split(b"\n", 1)[0].removesuffix(b"\r")
+    if not passphrase:
+        raise CertificateError(
+            f"{passphrase_file} holds no passphrase", f"write that of {key_file} on its first line"
+        )
+    if b"ENCRYPTED" not in key_pem:
+        return key_pem  # whatever else is wrong with it is told like that of any other
+    try:
+        key = load_pem_private_key(key_pem, passphrase, unsafe_skip_rsa_key_validation=True)
+    except TypeError:  # it is not encrypted
+        return key_pem
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError(
+            f"the key in {key_file} cannot be decrypted with the passphrase in {passphrase_file}",
+            "compare them with `openssl pkey -in … -passin file:…`",
+        ) from None
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _key_file_of(chain_file: Path, chain_pem: bytes) -> Path:
@@ -233,7 +269,7 @@ def _public_key_of(file: Path, pem: bytes, chain_file: Path) -> bytes:
     except TypeError:
         raise CertificateError(
             f"the key in {file} is encrypted",
-            "decrypt it with `openssl pkey -in … -out …` and protect the file by its mode",
+            "write { chain = …, key = …, passphrase = FILE }, or decrypt it with `openssl pkey`",
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError(
@@ -321,6 +357,11 @@ def _key_type(leaf: x509.Certificate) -> str:
     return next((name for kind, name in _KEY_TYPES.items() if isinstance(public_key, kind)), "other")
 
 
+def _curve(leaf: x509.Certificate) -> str | None:
+    public_key = leaf.public_key()
+    return public_key.curve.name if isinstance(public_key, ec.EllipticCurvePublicKey) else None
+
+
 # What should not stay as it is.
 
 
@@ -341,14 +382,14 @@ def _findings(given: Sequence[x509.Certificate], chain: Sequence[x509.Certificat
     yield from _weaknesses(chain)
 
 
-def _mode_findings(key_file: Path) -> Iterator[Finding]:
+def _mode_findings(what: str, secret: Path) -> Iterator[Finding]:
     try:
-        mode = key_file.stat().st_mode
+        mode = secret.stat().st_mode
     except OSError:
         return  # gone since it was read: the next look will tell
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         who = "everyone" if mode & stat.S_IROTH else "its group"
-        yield Finding(f"the key file {key_file} can be read by {who}", f"chmod 600 {key_file}")
+        yield Finding(f"the {what} {secret} can be read by {who}", f"chmod 600 {secret}")
 
 
 def _weaknesses(chain: Sequence[x509.Certificate]) -> Iterator[Finding]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from termproxy.tls import _openssl
 from termproxy.tls.certificates import Certificate, CertificateError
+from termproxy.tls.mismatch import Accepts
+from termproxy.tls.registry import TLS_1_2, TLS_1_3, TLS_1_3_SUITES, group_number
 
 # CAs and CRLs can be long lists; beyond this it is another kind of file.
 FILE_MAX = 16 << 20  # bytes
 
-VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}
+VERSIONS = {"1.2": TLS_1_2, "1.3": TLS_1_3}
 
 # The order is ours (the server's), except that a client which puts ChaCha20 first gets it: it has no
 # AES in hardware.
@@ -78,6 +81,17 @@ class Policy:
         return digest.digest()
 
 
+Staples = dict[bytes, tuple[bytes, float]]
+"""By the SHA-256 of a certificate its OCSP response, and when that expires (seconds since 1970)."""
+
+
+@dataclass(slots=True)
+class Stores:
+    """What every context of a process looks into while it serves; it changes, the contexts stay."""
+
+    staples: Staples = field(default_factory=dict)
+
+
 def _session_id(policy: Policy) -> bytes:
     """What a session is bound to: in TLS 1.2 it brings its cipher along, which nobody looks at again."""
     digest = hashlib.sha256(policy.group_id())
@@ -96,6 +110,7 @@ def build_context(
     policy: Policy,
     ticket_keys: bytes | None = None,
     on_client_hello: Callable[[_openssl.Connection], _openssl.Context | int | None] | None = None,
+    staples: Staples | None = None,
 ) -> _openssl.Context:
     """The Context for `certificates` under `policy`.  CertificateError for what OpenSSL refuses."""
     openssl = _openssl.openssl_version_number()
@@ -117,6 +132,7 @@ def build_context(
             tickets=TICKETS,
             ticket_keys=ticket_keys,
             on_client_hello=on_client_hello,
+            staples=staples,
         )
     except ValueError as error:
         files = ", ".join(str(certificate.chain_file) for certificate in certificates)
@@ -124,6 +140,36 @@ def build_context(
             f"{_openssl.openssl_version()} does not accept this for {files}: {error}",
             "choose what this OpenSSL can do, and a key of 2048 bit RSA or P-256",
         ) from None
+
+
+def accepted(
+    policy: Policy, key_types: Sequence[str], curves: Sequence[str], context: _openssl.Context
+) -> Accepts:
+    """What a client must have in common with `policy`, of which `context` was built."""
+    ciphers = context.ciphers
+    groups = policy.groups or tuple(default_groups(_openssl.openssl_version_number()).split(":"))
+    return Accepts(
+        min_version=VERSIONS[policy.min_version],
+        max_version=VERSIONS[policy.max_version or "1.3"],
+        ciphers={number: name for number, name in ciphers.items() if number >> 8 != TLS_1_3_SUITES},
+        ciphersuites={number: name for number, name in ciphers.items() if number >> 8 == TLS_1_3_SUITES},
+        groups=_numbered(groups),
+        protocols=policy.alpn,
+        key_types=tuple(key_types),
+        curves=_numbered(curves),
+        signature_algorithms=policy.signature_algorithms,
+        known_ciphers=_known_ciphers(),
+    )
+
+
+def _numbered(groups: Sequence[str]) -> dict[int, str]:
+    numbers = ((group_number(name), name) for name in groups)
+    return {number: name for number, name in numbers if number is not None}
+
+
+@cache
+def _known_ciphers() -> dict[int, str]:
+    return _openssl.known_ciphers()
 
 
 def read_authorities(file: Path) -> bytes:

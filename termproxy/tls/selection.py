@@ -47,6 +47,10 @@ class NameTable(Generic[T]):
             found = self._wildcard.get(parent)
         return found
 
+    def exact(self) -> Iterator[tuple[str, T]]:
+        """The names that are no wildcards, and what belongs to them."""
+        yield from self._exact.items()
+
     def values(self) -> Iterator[T]:
         yield from self._exact.values()
         yield from self._wildcard.values()

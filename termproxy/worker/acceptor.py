@@ -154,7 +154,7 @@ class Acceptor:
         if not self._full:
             self._full = True
             now = clock.monotonic()
-            if self.shared.throttle.admits("full", now):
+            if self.shared.warnings.admits("times that the limit of connections was reached", now):
                 log.warning("%d connections: the limit; new ones wait", self._connections_max)
             self._watch(now)
         return False
@@ -163,7 +163,7 @@ class Acceptor:
         """Accepting failed for lack of something: leave the clients in their queue for a while."""
         now = clock.monotonic()
         self._paused_until = now + PAUSE
-        if self.shared.throttle.admits("accept", now):
+        if self.shared.warnings.admits("times that clients could not be accepted", now):
             log.error("cannot accept clients: %s; they wait", os.strerror(error.errno or 0))
         self._watch(now)
         self.shared.loop.timer(PAUSE).start(self._on_pause_over)

@@ -19,7 +19,7 @@ from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.config.schema import Host, TlsPolicy
 from termproxy.tls._openssl import Context, knows, openssl_version
 from termproxy.tls.certificates import Certificate, CertificateError
-from termproxy.tls.context import ClientAuth, Policy, build_context
+from termproxy.tls.context import ClientAuth, Policy, Stores, build_context
 from termproxy.tls.selection import (
     Identity,
     NameTable,
@@ -27,7 +27,7 @@ from termproxy.tls.selection import (
     default_identity,
     why_not,
 )
-from termproxy.worker.frontend import Frontend, Served, labels
+from termproxy.worker.frontend import Frontend, Served
 
 TICKET_KEYS_SIZE = 80  # bytes: OpenSSL's name, HMAC key and AES key
 
@@ -94,9 +94,14 @@ class Assembly:
     """
 
     def __init__(
-        self, config: FrontendConfig, clusters: Mapping[str, Cluster], pem: Mapping[Path, bytes]
+        self,
+        config: FrontendConfig,
+        clusters: Mapping[str, Cluster],
+        pem: Mapping[Path, bytes],
+        stores: Stores,
     ) -> None:
         self.config = config
+        self._staples = stores.staples if config.tls.stapling else None
         self.clusters = clusters
         self.frontend = Frontend(config.name, reject_unknown=config.tls.unknown_name == "reject")
         self.certificates: tuple[Certificate, ...] = ()
@@ -143,9 +148,9 @@ class Assembly:
         context = contexts.get(key) or self._contexts.get(key)
         if context is None:
             callback = self.frontend.on_client_hello if asks else None
-            context = build_context(identity, rule.policy, self._ticket_keys, callback)
+            context = build_context(identity, rule.policy, self._ticket_keys, callback, self._staples)
         contexts[key] = context
-        return Served(context, rule.cluster, rule.policy.group_id(), labels(identity))
+        return Served.of(context, rule.cluster, rule.policy, identity)
 
     def _names_that_openssl_lacks(self) -> Iterator[Finding]:
         blocks: list[tuple[Path_, Host | None]] = [(("tls",), None)]

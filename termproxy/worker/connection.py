@@ -15,7 +15,6 @@ that resets leaves its client without close_notify, so that neither takes a part
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import socket
@@ -28,14 +27,17 @@ from termproxy import clock
 from termproxy.backends.connect import Connecting
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault, TlsError
+from termproxy.observability.failure_book import Kind
+from termproxy.observability.metrics import FAILED
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
 from termproxy.relay.pump import Pump, Ready, relay
 from termproxy.tls._openssl import Connection
-from termproxy.tls.failures import explain
+from termproxy.tls.client_certificate import ClientCertificate, read_client_certificate
+from termproxy.tls.failures import Failure, explain, explain_handshake, timed_out
 from termproxy.worker.frontend import Frontend, Served
-from termproxy.worker.shared import Shared
+from termproxy.worker.shared import FailureLine, Shared
 
 log = logging.getLogger("worker")
 
@@ -135,15 +137,20 @@ class ClientConnection:
 
     def _on_handshake(self) -> None:
         try:
-            outcome = self._tls.handshake()
-            if outcome == Outcome.DONE:
-                self._handshake_done()
-            elif outcome == Outcome.WANT_WRITE:
-                self._wait_to_write_handshake()
-        except TlsError as error:
-            self._handshake_failed(error)
+            self._advance_handshake()
         except Exception as error:  # noqa: BLE001 - see _crashed
             self._crashed(error)
+
+    def _advance_handshake(self) -> None:
+        try:
+            outcome = self._tls.handshake()
+        except TlsError as error:
+            self._handshake_failed(error)
+            return
+        if outcome == Outcome.DONE:
+            self._handshake_done()
+        elif outcome == Outcome.WANT_WRITE:
+            self._wait_to_write_handshake()
 
     def _wait_to_write_handshake(self) -> None:
         """Our certificates do not fit into the socket's buffer."""
@@ -178,13 +185,37 @@ class ClientConnection:
         self._connect()
 
     def _handshake_failed(self, error: TlsError) -> None:
-        self._shared.row[_HANDSHAKES_FAILED] += 1
-        failure = explain(error)
-        self._report(failure.reason, failure.fault, failure.detail, failure.alert, failure.alert_from)
-        if failure.reason in ("client_closed", "client_reset"):
+        choice = self._tls.note
+        if choice is not None and choice.served is not None:
+            self._served = choice.served
+        failure = explain_handshake(error, self._tls.offer, self._served.accepts)
+        self._report_failure(failure)
+        if failure.client_left:
             self.close()
             return
         self._linger(PLAIN_HTTP_ANSWER if failure.reason == "plain_http" else b"")
+
+    def _report_failure(self, failure: Failure) -> None:
+        """Count a failed handshake, and write its line, unless this client has many such ones."""
+        shared, reason = self._shared, failure.reason
+        shared.row[_HANDSHAKES_FAILED] += 1
+        self._frontend.tally[FAILED[reason]] += 1
+        client = self._peer[0]
+        shared.failures.add(
+            Kind(
+                frontend=self._frontend.name,
+                reason=reason,
+                detail=failure.detail,
+                cure=failure.cure,
+                count=1,
+                last=clock.utc_now().isoformat(timespec="seconds"),
+                client=client,
+                name=self._asked_name(),
+            )
+        )
+        line = FailureLine(client, self._frontend.name, reason, failure.fault)
+        if shared.failure_lines.admits(line, clock.monotonic()):
+            self._report(reason, failure.fault, failure.detail, failure.alert, failure.alert_from)
 
     # Linger: the connection is over and reported, but the client has not read our last words yet.
 
@@ -239,10 +270,8 @@ class ClientConnection:
     def _on_backend_failure(self, server: Server, error: BackendError) -> None:
         shared, now = self._shared, clock.monotonic()
         shared.row[_BACKEND_FAILURES] += 1
-        if shared.throttle.admits(str(server), now):
-            more = shared.throttle.held_back(str(server))
-            again = f" ({more} more since the last such line)" if more else ""
-            log.warning("cluster %s: %s%s", self._served.cluster.name, error, again)
+        if shared.warnings.admits(f"failures of server {server}", now):
+            log.warning("cluster %s: %s", self._served.cluster.name, error)
 
     # Relay.
 
@@ -328,9 +357,7 @@ class ClientConnection:
     def _deadline_passed(self, now: float) -> None:
         timeouts = self._shared.timeouts
         if self.phase is Phase.HANDSHAKE:
-            self._shared.row[_HANDSHAKES_FAILED] += 1
-            detail = f"the client did not finish its handshake within {timeouts.handshake:g} s"
-            self._report("handshake_timeout", Fault.CLIENT, detail)
+            self._report_failure(timed_out(timeouts.handshake, self._tls.offer))
             self.close()
         elif self.phase is Phase.CONNECTING and self._connecting is not None:
             self._connecting.time_out()
@@ -357,8 +384,13 @@ class ClientConnection:
     def drain_is_over(self) -> None:
         """The worker stops and cannot wait longer."""
         try:
-            if self.phase is not Phase.LINGERING:
-                self._report("drain_timeout", Fault.NONE, "the worker stopped before the client did")
+            detail = "the worker stopped before the client did"
+            if self.phase is Phase.HANDSHAKE:
+                self._report_failure(
+                    Failure("drain_timeout", detail, "raise timeouts.drain", Fault.NONE, None, None)
+                )
+            elif self.phase is not Phase.LINGERING:
+                self._report("drain_timeout", Fault.NONE, detail)
             self._reset_backend()
             self.close()
         except Exception as error:  # noqa: BLE001 - see _crashed
@@ -367,8 +399,12 @@ class ClientConnection:
     def _crashed(self, error: Exception) -> None:
         """A bug of ours ends this connection, and nothing else."""
         log.error("%r failed; please report this", self, exc_info=error)
-        if self.phase in (Phase.HANDSHAKE, Phase.CONNECTING, Phase.RELAYING):
-            self._report("internal_error", Fault.PROXY, type(error).__name__)
+        name = type(error).__name__
+        if self.phase is Phase.HANDSHAKE:
+            cure = "report this, with the traceback in the log"
+            self._report_failure(Failure("internal_error", name, cure, Fault.PROXY, None, None))
+        elif self.phase in (Phase.CONNECTING, Phase.RELAYING):
+            self._report("internal_error", Fault.PROXY, name)
         self.close()
 
     def _shut_down_tls(self) -> None:
@@ -447,13 +483,21 @@ class ClientConnection:
             record.group, record.resumed = tls.group, tls.resumed
             if not record.resumed:  # else none was shown
                 record.certificate = self._served.label_of(tls.own_certificate)
-            client_certificate = tls.peer_certificate
-            if client_certificate is not None:
-                record.client_certificate = hashlib.sha256(client_certificate).hexdigest()
+            shown = self.client_certificate()
+            if shown is not None:
+                record.client_certificate = shown.sha256
+                record.client_subject, record.client_serial = shown.subject, shown.serial
             record.handshake_seconds = self._handshaken - self._accepted
             if self._connected is not None:
                 record.connect_seconds = self._connected - self._handshaken
+        elif ended == "certificate_rejected":
+            record.certificate = self._served.label_of(tls.own_certificate)
         shared.access_log.write(record)
+
+    def client_certificate(self) -> ClientCertificate | None:
+        """What the client has shown and we have verified; None: it showed none."""
+        der = self._tls.peer_certificate
+        return None if der is None else read_client_certificate(der)
 
     def _asked_name(self) -> str | None:
         """As our callback read it: OpenSSL tells a resumed session's, and none when we refused."""

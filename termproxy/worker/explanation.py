@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from termproxy.address import Address
 from termproxy.tls._openssl import openssl_version_number
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.client_hello import BadServerName, host_name
@@ -18,14 +20,28 @@ from termproxy.tls.failures import alert_name
 from termproxy.tls.selection import Identity, why_not
 from termproxy.worker.assembly import Assembly
 
+IPAddress = IPv4Address | IPv6Address
 
-def explain(assembly: Assembly, sni: str | None, alpn: Sequence[str], now: datetime) -> dict[str, Any]:
-    """What a client gets at this frontend that asks for `sni` (None: no name) and offers `alpn`."""
+
+def explain(
+    assembly: Assembly,
+    sni: str | None,
+    alpn: Sequence[str],
+    client: IPAddress | None,
+    now: datetime,
+) -> dict[str, Any]:
+    """What a client gets at this frontend that asks for `sni` (None: no name), offers `alpn` and comes
+    from `client` (None: from anywhere).
+    """
     answer: dict[str, Any] = {
         "frontend": assembly.config.name,
         "listen": [str(address) for address in assembly.config.listen],
         "asked_for": sni,
     }
+    if client is not None:
+        answer["client_ip"] = str(client)
+        if not any(_reaches(client, address) for address in assembly.config.listen):
+            return answer | {"unreachable": f"{client} has no way to an address that is listened on"}
     try:
         name = None if sni is None else host_name(sni.encode("latin-1", "replace"))
     except BadServerName as bad:
@@ -45,6 +61,14 @@ def explain(assembly: Assembly, sni: str | None, alpn: Sequence[str], now: datet
     answer["policy"] = _policy(rule.policy)
     answer["cluster"] = rule.cluster.name
     return answer | _alpn(rule.policy.alpn, alpn)
+
+
+def _reaches(client: IPAddress, address: Address) -> bool:
+    """Whether the kernel could bring a client from there to a listener's address."""
+    here = ip_address(address.sockaddr[0])
+    if client.version != here.version:
+        return False
+    return client.is_loopback or not here.is_loopback
 
 
 def _refused(alert: int, why: str) -> dict[str, Any]:

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from termproxy.backends.cluster import Cluster
+from termproxy.observability.metrics import FRONTEND_WORDS
 from termproxy.observability.record import printable
 from termproxy.tls._openssl import Connection, Context
-from termproxy.tls.certificates import Certificate
 from termproxy.tls.client_hello import (
     SERVER_NAME,
     UNRECOGNIZED_NAME,
     BadServerName,
+    asking_for,
     server_name,
 )
-from termproxy.tls.selection import NameTable
+from termproxy.tls.context import Policy, accepted
+from termproxy.tls.mismatch import Accepts
+from termproxy.tls.selection import Identity, NameTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +32,23 @@ class Served:
 
     context: Context
     cluster: Cluster
+    policy: Policy
     policy_group: bytes  # sessions, and HTTP's Host, do not cross from one group to another
+    key_types: tuple[str, ...]  # of the certificates
+    curves: tuple[str, ...]  # of those with ECDSA keys
     labels: dict[bytes, str]  # the certificates' files, by the DER that is on the wire
+
+    @classmethod
+    def of(cls, context: Context, cluster: Cluster, policy: Policy, identity: Identity) -> Served:
+        """With what follows from these; `context` was built from `policy` and `identity`."""
+        labels = {certificate.leaf_der: str(certificate.chain_file) for certificate in identity}
+        key_types = tuple(certificate.key_type for certificate in identity)
+        curves = tuple(certificate.curve for certificate in identity if certificate.curve is not None)
+        return cls(context, cluster, policy, policy.group_id(), key_types, curves, labels)
+
+    def accepts(self) -> Accepts:
+        """What a client must have in common with us."""
+        return accepted(self.policy, self.key_types, self.curves, self.context)
 
     def label_of(self, certificate: bytes | None) -> str | None:
         return None if certificate is None else self.labels.get(certificate)
@@ -49,7 +67,10 @@ class Frontend:
     def __init__(self, name: str, *, reject_unknown: bool) -> None:
         self.name = name
         self.rejects_unknown = reject_unknown
+        self.tally: memoryview = memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+        """What has been counted, by observability/metrics.py; a worker puts its row's words here."""
         self._by_name: NameTable[Served] = NameTable()
+        self._by_extension: dict[bytes | None, Choice] = {}
         self.default: Served
 
     @property
@@ -59,6 +80,10 @@ class Frontend:
     def serve(self, default: Served, by_name: NameTable[Served]) -> None:
         """Show these from now on; connections that have begun keep what they have."""
         self.default, self._by_name = default, by_name
+        # Nearly every client asks for a name just as we write it, or for none: what it sends is looked
+        # up as it is, and nothing needs to be read.
+        choices = {asking_for(name): Choice(name, served) for name, served in by_name.exact()}
+        self._by_extension = choices | {None: Choice(None, None if self.rejects_unknown else default)}
 
     def clusters(self) -> Iterable[Cluster]:
         return {served.cluster for served in (self.default, *self._by_name.values())}
@@ -66,18 +91,19 @@ class Frontend:
     def on_client_hello(self, connection: Connection) -> Context | int | None:
         """The context for the name that the client asks for, or the alert to refuse it with."""
         extension = connection.client_hello_extension(SERVER_NAME)
-        try:
-            name = server_name(extension)
-        except BadServerName as bad:
-            # For the log: what stands behind the list's and the name's lengths and kind.
-            connection.note = Choice(printable((extension or b"")[5:260]), None)
-            return bad.alert
+        choice = self._by_extension.get(extension)
+        if choice is None:
+            try:
+                choice = self._choose(server_name(extension))
+            except BadServerName as bad:
+                # For the log: what stands behind the list's and the name's lengths and kind.
+                connection.note = Choice(printable((extension or b"")[5:260]), None)
+                return bad.alert
+        connection.note = choice
+        return UNRECOGNIZED_NAME if choice.served is None else choice.served.context
+
+    def _choose(self, name: str | None) -> Choice:
         served = None if name is None else self._by_name.find(name)
         if served is None and not self.rejects_unknown:
             served = self.default
-        connection.note = Choice(name, served)
-        return UNRECOGNIZED_NAME if served is None else served.context
-
-
-def labels(certificates: Iterable[Certificate]) -> dict[bytes, str]:
-    return {certificate.leaf_der: str(certificate.chain_file) for certificate in certificates}
+        return Choice(name, served)

@@ -21,21 +21,30 @@ from gevent.event import Event
 
 from termproxy import clock
 from termproxy.config.schema import Limits, Timeouts
+from termproxy.errors import Fault
 from termproxy.observability.access_log import AccessLog
-from termproxy.observability.scoreboard import NANOSECONDS, Column, WorkerState
+from termproxy.observability.record import ConnectionRecord
+from termproxy.observability.scoreboard import NANOSECONDS, Column, Row, WorkerState
 from termproxy.relay.pump import SCRATCH_SIZE, Ready
 from termproxy.tls._openssl import Scratch
 from termproxy.tls.certificates import CertificateError
+from termproxy.tls.context import Stores
 from termproxy.worker.acceptor import Acceptor
 from termproxy.worker.assembly import Assembly
 from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
-from termproxy.worker.orders import OrderReader, Orders
-from termproxy.worker.shared import Shared
+from termproxy.worker.messages import MessageReader, message
+from termproxy.worker.orders import ORDER_MAX, Orders
+from termproxy.worker.shared import FAILURE_LINES_INTERVAL, FailureLine, Shared
 
 log = logging.getLogger("worker")
 
 ORDERS_READ = 1 << 20  # bytes at a time
+
+REPORT_KINDS = 100  # of failed handshakes in a report, a few KiB each: less than REPORT_MAX
+LAST_WORDS = 1.0  # seconds for a send
+
+FOR_EVER = float("inf")
 
 # Connections make few cycles, and close() breaks those: the collector can run seldom.
 GC_THRESHOLD = (50_000, 20, 50)
@@ -46,10 +55,11 @@ class Assignment:
     """What the master gives a worker."""
 
     slot: int
-    row: memoryview  # of the scoreboard
+    row: Row
     slot_beats: memoryview
     listeners: Sequence[tuple[Frontend, socket.socket, int]]  # with the slot of each
     assemblies: Sequence[Assembly]  # of the frontends, in the configuration's order
+    stores: Stores
     timeouts: Timeouts
     limits: Limits
     access_log: AccessLog | None
@@ -57,24 +67,27 @@ class Assignment:
 
 class Worker:
     def __init__(
-        self, assignment: Assignment, orders: socket.socket, report_ready: Callable[[], None]
+        self, assignment: Assignment, master: socket.socket, report_ready: Callable[[], None]
     ) -> None:
         self._assignment = assignment
-        self._orders = orders
-        self._order_reader = OrderReader()
-        self._obedience = Orders(assignment.assemblies)
+        self._master = master
+        self._unsent = b""  # of a report
+        self._orders = MessageReader(ORDER_MAX)
+        self._obedience = Orders(assignment.assemblies, assignment.stores)
         self._report_ready = report_ready
         self._loop: Any = gevent.get_hub().loop
         self._shared = Shared(
             loop=self._loop,
             scratch=Scratch(SCRATCH_SIZE),
             timeouts=assignment.timeouts,
-            row=assignment.row,
+            row=assignment.row.words,
             access_log=assignment.access_log,
         )
         self._acceptor = Acceptor(
             self._shared, assignment.slot, assignment.slot_beats, assignment.limits.connections
         )
+        for index, assembly in enumerate(assignment.assemblies):
+            assembly.frontend.tally = assignment.row.frontend(index)
         for frontend, sock, slot in assignment.listeners:
             for cluster in frontend.clusters():
                 cluster.begin_with(assignment.slot)
@@ -88,7 +101,7 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGQUIT):
             self._loop.signal(signum).start(self.drain)
         self._loop.signal(signal.SIGINT).start(self._end_now)
-        orders = self._loop.io(self._orders.fileno(), Ready.READABLE)
+        orders = self._loop.io(self._master.fileno(), Ready.READABLE)
         orders.start(self._on_orders, orders)
         timer = self._loop.timer(TICK, TICK)
         timer.start(self._tick)
@@ -100,8 +113,8 @@ class Worker:
         self._report_ready()
         self._over.wait()
         timer.stop()
-        if self._shared.access_log is not None:
-            self._shared.access_log.flush()
+        self._tell_of_failures(FOR_EVER)
+        self._tell_the_rest()
 
     def drain(self) -> None:
         """Accept no more; end when the open connections have, or when their time is up."""
@@ -118,7 +131,7 @@ class Worker:
 
     def _on_orders(self, watcher: Any) -> None:
         try:
-            data = self._orders.recv(ORDERS_READ)
+            data = self._master.recv(ORDERS_READ)
         except BlockingIOError:
             return
         if not data:  # the master has gone, and its death signal did not come
@@ -126,7 +139,7 @@ class Worker:
             self.drain()
             return
         try:
-            for order in self._order_reader.feed(data):
+            for order in self._orders.feed(data):
                 self._obey(order)
         except Exception:
             # What the master says next would build on this: a new worker begins with all of it.
@@ -147,10 +160,39 @@ class Worker:
         self._acceptor.tick(now)
         for connection in self._shared.deadlines.due(now):
             connection.on_deadline(now)
-        if self._shared.access_log is not None:
-            self._shared.access_log.flush()
-            self._shared.row[Column.ACCESS_LINES_LOST] = self._shared.access_log.lost
+        self._tell_of_failures(now)
         self._end_if_drained(now)
+
+    def _tell_of_failures(self, now: float) -> None:
+        """What was held back, to the logs; what was seen, to the master; and the access log onwards."""
+        shared = self._shared
+        for warning, held in shared.warnings.over(now):
+            log.warning("%d more %s", held, warning or "things of other kinds")
+        if shared.access_log is not None:
+            for line, held in shared.failure_lines.over(now):
+                shared.access_log.write(_together(line, held))
+            shared.access_log.flush()
+            shared.row[Column.ACCESS_LINES_LOST] = shared.access_log.lost
+        if shared.failures and not self._unsent:
+            self._unsent = message({"failures": shared.failures.take(REPORT_KINDS)})
+        if self._unsent:
+            try:
+                self._unsent = self._unsent[self._master.send(self._unsent) :]
+            except BlockingIOError:
+                pass  # the master is busy
+            except OSError:
+                self._unsent = b""  # it has gone
+
+    def _tell_the_rest(self) -> None:
+        """At the end, when nobody else is held up by it: wait for the master, but not for ever."""
+        self._master.settimeout(LAST_WORDS)
+        try:
+            self._master.sendall(self._unsent)
+            while self._shared.failures:
+                rest = self._shared.failures.take(REPORT_KINDS)
+                self._master.sendall(message({"failures": rest}))
+        except OSError:  # it hangs, or has gone
+            pass
 
     def _end_if_drained(self, now: float) -> None:
         if self._drain_until is None:
@@ -160,6 +202,20 @@ class Worker:
         elif now >= self._drain_until:
             log.warning("%d connections outlived the drain", len(self._shared.connections))
             self._end_now()
+
+
+def _together(line: FailureLine | None, count: int) -> ConnectionRecord:
+    """One line of the access log for failed handshakes that had none of their own."""
+    client, frontend, reason, fault = line or ("(many)", "(many)", "(many)", Fault.CLIENT)
+    return ConnectionRecord(
+        time=clock.utc_now(),
+        client=client,
+        frontend=frontend,
+        ended=reason,
+        fault=fault,
+        count=count,
+        detail=f"{count} more such handshakes failed in the {FAILURE_LINES_INTERVAL:g} s before this",
+    )
 
 
 def has_hub() -> bool:

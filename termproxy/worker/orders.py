@@ -1,25 +1,22 @@
-"""What the master tells a running worker: certificates to show from now on.
+"""What the master tells a running worker: certificates, or OCSP responses, to show from now on.
 
-An order is a length (four bytes, big-endian) and JSON, on a socket pair that only the two of them
-have.  The master reads files; a worker, which may not, gets what is in them.
+The master reads files; a worker, which may not, gets what is in them, in messages.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from termproxy.tls.certificates import Certificate, parse_certificate
+from termproxy.tls.context import Staples, Stores
 from termproxy.worker.assembly import Assembly
+from termproxy.worker.messages import message
 
 ORDER_MAX = 256 << 20  # bytes: some ten thousand certificates
-_LENGTH = 4
 
 
 def order(
@@ -27,7 +24,7 @@ def order(
 ) -> bytes:
     """The order that brings a worker which shows `before` to show `now` at frontend `index`."""
     known = {certificate.chain_sha256 for certificate in before}
-    body = orjson.dumps(
+    return message(
         {
             "frontend": index,
             "certificates": [certificate.chain_sha256 for certificate in now],
@@ -35,7 +32,24 @@ def order(
             "pem": {_text(file): content.decode("latin-1") for file, content in pem.items()},
         }
     )
-    return len(body).to_bytes(_LENGTH) + body
+
+
+def staples_order(changes: Mapping[str, tuple[bytes, float] | None]) -> bytes:
+    """The order to show other OCSP responses: by the certificate's SHA-256, None for no longer."""
+    plain = {
+        sha256: None if change is None else [change[0].decode("latin-1"), change[1]]
+        for sha256, change in changes.items()
+    }
+    return message({"staples": plain})
+
+
+def show_staples(changes: Mapping[str, tuple[bytes, float] | None], staples: Staples) -> None:
+    """Have the contexts that look into `staples` show them."""
+    for sha256, change in changes.items():
+        if change is None:
+            staples.pop(bytes.fromhex(sha256), None)
+        else:
+            staples[bytes.fromhex(sha256)] = change
 
 
 class Orders:
@@ -43,8 +57,9 @@ class Orders:
     order builds on it.
     """
 
-    def __init__(self, assemblies: Sequence[Assembly]) -> None:
+    def __init__(self, assemblies: Sequence[Assembly], stores: Stores) -> None:
         self._assemblies = assemblies
+        self._stores = stores
         self._known = [
             {certificate.chain_sha256: certificate for certificate in assembly.certificates}
             for assembly in assemblies
@@ -52,6 +67,13 @@ class Orders:
 
     def obey(self, body: dict[str, Any], now: datetime) -> None:
         """Show what an order says.  CertificateError leaves everything as it was."""
+        if "staples" in body:
+            changes = {
+                sha256: None if plain is None else (plain[0].encode("latin-1"), plain[1])
+                for sha256, plain in body["staples"].items()
+            }
+            show_staples(changes, self._stores.staples)
+            return
         index, wanted = body["frontend"], body["certificates"]
         known = self._known[index]
         for plain in body["new"]:
@@ -60,26 +82,6 @@ class Orders:
         self._known[index] = {digest: known[digest] for digest in wanted}
         pem = {_path(file): content.encode("latin-1") for file, content in body["pem"].items()}
         self._assemblies[index].serve([known[digest] for digest in wanted], pem, now)
-
-
-@dataclass(slots=True)
-class OrderReader:
-    """Puts orders together from what the socket gives."""
-
-    _received: bytearray = field(default_factory=bytearray)
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The orders that are whole now.  ValueError for one that is too long."""
-        self._received += data
-        while len(self._received) >= _LENGTH:
-            length = int.from_bytes(self._received[:_LENGTH])
-            if length > ORDER_MAX:
-                raise ValueError(f"an order of {length} bytes")
-            if len(self._received) < _LENGTH + length:
-                return
-            body = bytes(self._received[_LENGTH : _LENGTH + length])
-            del self._received[: _LENGTH + length]
-            yield orjson.loads(body)
 
 
 def _as_plain(certificate: Certificate) -> dict[str, str]:

@@ -108,7 +108,7 @@ def test_problems_come_in_the_file_s_order(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("[[frontend]]\n", "1: frontend[0]: name is missing; write a name"),
-        ("x = 1\n", "1: x: unknown key; known here: workers, user, pidfile, control, log"),
+        ("x = 1\n", "1: x: unknown key; known here: workers, user, pidfile, control, state_dir, log"),
         ("[timeout]\nidle = 1\n", "1: timeout: unknown key; did you mean 'timeouts'?"),
         ("[tiemouts]\n", "1: tiemouts: unknown key; did you mean 'timeouts'?"),
         ("timeouts = 3\n", "1: timeouts: 3 is not a table; write [timeouts]"),

@@ -93,6 +93,7 @@ workers = 3  # /etc/t.toml:1: workers
 user = ""  # default
 pidfile = ""  # default
 control = ""  # default
+state_dir = ""  # default
 
 [log]
 level = "info"  # default
@@ -116,6 +117,7 @@ certificates = [{ chain = "/etc/a.crt", key = "/etc/a.key" }]  # /etc/t.toml:6: 
 
 [frontend.tls]
 unknown_name = "default"  # default
+stapling = true  # default
 
 [cluster."a b"]
 servers = ["unix:/run/a"]  # /etc/t.toml:8: cluster.a b.servers
@@ -152,6 +154,7 @@ servers = ["127.0.0.1:8080"]
 [frontend.tls]
 client_ca = "/etc/ca.pem"  # /etc/t.toml:7: frontend[0].tls.client_ca
 unknown_name = "default"  # default
+stapling = true  # default
 
 [[frontend.host]]
 client_auth = "required"  # /etc/t.toml:10: frontend[0].host[0].client_auth

@@ -82,6 +82,7 @@ FIXED_NAMES = {
     "frontend.trust_forwarded_from",
     *(f"frontend.{block}.{name}" for block in ("tls", "host") for name in POLICY),
     "frontend.tls.unknown_name",
+    "frontend.tls.stapling",
     "frontend.host.names",
     "frontend.host.cluster",
     "frontend.route.host",
@@ -321,7 +322,7 @@ def test_a_certificate_is_a_file_or_a_table_of_two(value: Any, expected: Certifi
     ("value", "expected"),
     [
         ({"key": "k"}, 'no chain; write { chain = "site.crt", key = "site.key" }'),
-        ({"chain": "a", "kee": "k"}, "unknown key 'kee'; known here: chain, key"),
+        ({"chain": "a", "kee": "k"}, "unknown key 'kee'; known here: chain, key, passphrase"),
         ({"chain": ""}, "an empty path; name a file"),
         (3, "3 is a number; write a text in quotes"),
     ],

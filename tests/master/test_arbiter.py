@@ -27,7 +27,9 @@ from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.master.arbiter import Arbiter, Child
 from termproxy.master.certificate_store import CertificateStore
 from termproxy.master.generation import Generation, Site
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
+from termproxy.worker.messages import message
 from tests.conftest import write_site
 from tests.support.clients import NAME
 from tests.support.waiting import PATIENCE, wait_until
@@ -286,11 +288,13 @@ def test_a_renewed_certificate_is_served_by_every_worker_without_a_new_one(
             return hashlib.sha256(shown).hexdigest()
 
     old = served()
+    master.backend.accept()[0].close()
     with (
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as raw,
         trust.wrap_socket(raw, server_hostname=NAME) as stays,
     ):
-        backend = accepted_after(master, 2)
+        backend, _ = master.backend.accept()
+        backend.settimeout(PATIENCE)
         write_site(ca, certs / "site.pem~").replace(certs / "site.pem")
         wait_until(lambda: all(served() != old for _ in range(8)), "the new certificate")
         stays.sendall(b"alive")
@@ -304,15 +308,6 @@ def test_a_renewed_certificate_is_served_by_every_worker_without_a_new_one(
     wait_until(lambda: "what was served before stays" in master.said(), "a word of it")
     assert served() != old
     assert master.said().count("what was served before stays") == 1
-
-
-def accepted_after(master: Master, count: int) -> socket.socket:
-    """The backend's end of the latest of so many connections."""
-    for _ in range(count - 1):
-        master.backend.accept()[0].close()
-    accepted, _ = master.backend.accept()
-    accepted.settimeout(PATIENCE)
-    return accepted
 
 
 def test_a_stop_over_the_control_socket_is_answered_when_it_is_done(start: Start) -> None:
@@ -393,20 +388,189 @@ def generation(number: int, site: Path, address: Address, *, workers: int) -> Ge
     store = CertificateStore(config.frontends[0])
     assert store.refresh() == []
     cluster = Cluster("app", [Server(address)])
-    made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem))
+    made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem, Stores()))
     assert made.show(clock.utc_now()) == []
     return Generation(number, config, (made,), None, None, ())
 
 
-def test_a_word_of_a_worker_that_was_reaped_in_the_same_turn_is_passed_over() -> None:
+@pytest.fixture
+def arbiter() -> Iterator[Arbiter]:
+    """One that does not run."""
+    made = Arbiter(lambda: None)  # type: ignore[arg-type,return-value]
+    yield made
+    made._selector.close()
+    made._file_watch.close()
+
+
+@pytest.fixture
+def child(arbiter: Arbiter) -> Iterator[tuple[Child, socket.socket]]:
+    """A worker as the arbiter knows it, and the worker's end of their talk."""
+    talk, of_worker = socket.socketpair()
+    talk.setblocking(False)
+    of_worker.setblocking(False)
+    row = arbiter._scoreboard.take_row(["web"])
+    assert row is not None
+    made = Child(row=row, startup_fd=None, talk=talk)
+    arbiter._children[4712] = made
+    arbiter._listen(made)
+    yield made, of_worker
+    talk.close()
+    of_worker.close()
+    arbiter._scoreboard.return_row(row)
+
+
+def turn(arbiter: Arbiter) -> int:
+    """What the loop does with the events there are: how many."""
+    events = arbiter._selector.select(0)
+    for key, _ in events:
+        key.data(0.0)
+    return len(events)
+
+
+def failure(**changes: Any) -> dict[str, Any]:
+    kind = {
+        "frontend": "web",
+        "reason": "scanner",
+        "detail": "it left",
+        "cure": "nothing",
+        "count": 1,
+        "last": "2026-11-23T08:00:00+00:00",
+        "client": "192.0.2.1",
+        "name": None,
+    }
+    return kind | changes
+
+
+def told(arbiter: Arbiter) -> int:
+    return sum(kind["count"] for kind in arbiter._failures.top(1000))
+
+
+Known = tuple[Child, socket.socket]
+
+
+def test_a_word_of_a_worker_that_was_reaped_in_the_same_turn_is_passed_over(
+    arbiter: Arbiter, child: Known
+) -> None:
     """Both events were ready; the exit came first, and read the last words already."""
-    arbiter = Arbiter(lambda: None)  # type: ignore[arg-type,return-value]
     arbiter._on_word(4711, 0.0)
-    with socket.socket() as orders:
-        arbiter._children[4712] = Child(row=0, startup_fd=None, orders=orders)
-        arbiter._on_word(4712, 0.0)
-    arbiter._selector.close()
-    arbiter._file_watch.close()
+    arbiter._on_word(4712, 0.0)
+
+
+def test_the_end_of_a_worker_that_was_reaped_in_the_same_turn_is_passed_over(
+    arbiter: Arbiter, child: Known
+) -> None:
+    """Its end of their talk is closed, and so is ours: the selector had both events."""
+    known, of_worker = child
+    of_worker.close()
+    [(key, _)] = arbiter._selector.select(0)
+    arbiter._selector.unregister(known.talk)
+    known.talk.close()
+
+    key.data(0.0)
+
+
+def test_what_a_worker_reports_is_counted(arbiter: Arbiter, child: Known) -> None:
+    _, of_worker = child
+    of_worker.send(message({"failures": [failure(count=2), failure(detail="another")]}))
+    said = message({"failures": [failure(count=40)]})
+    of_worker.send(said[:10])
+    turn(arbiter)
+    assert told(arbiter) == 3
+    of_worker.send(said[10:])
+    turn(arbiter)
+    assert told(arbiter) == 43
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\xff" * 100,
+        (4).to_bytes(4) + b"nope",
+        message({"failures": [failure(reason="a word of its own")]}),
+        message({"failures": [failure(frontend="another")]}),
+        message({"failures": [failure(count=-1)]}),
+        message({"failures": [failure(count=2**63)]}),
+        message({"failures": ["text"]}),
+        message({"failures": 7}),
+        message({"failures": None}),
+        message({}),
+        message([]),  # type: ignore[arg-type]
+        message(7),  # type: ignore[arg-type]
+        message({"failures": [failure(detail={})]}),
+    ],
+)
+def test_a_worker_that_reports_nonsense_is_heard_no_more(
+    arbiter: Arbiter, child: Known, nonsense: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, of_worker = child
+    of_worker.send(nonsense)
+    turn(arbiter)
+    assert caplog.text.count("reports nonsense") == 1
+    of_worker.send(message({"failures": [failure()]}))
+
+    assert turn(arbiter) == 0, "nobody listens"
+    arbiter._on_talk(known)  # an order has gone out
+    arbiter._hear(known)  # its last words
+    assert told(arbiter) == 0
+    assert caplog.text.count("reports nonsense") == 1
+
+
+def test_a_worker_that_reports_nonsense_still_gets_its_orders(arbiter: Arbiter, child: Known) -> None:
+    known, of_worker = child
+    of_worker.send(b"\xff" * 100)
+    turn(arbiter)
+    order = b"x" * (1 << 20)
+    known.unsent += order
+    arbiter._send_orders(known)
+    received = 0
+    while received < len(order):
+        received += len(of_worker.recv(1 << 20))
+        turn(arbiter)
+
+    assert not known.unsent
+    assert turn(arbiter) == 0
+
+
+def test_a_worker_s_end_is_no_nonsense(
+    arbiter: Arbiter, child: Known, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, of_worker = child
+    of_worker.send(message({"failures": [failure()]}))
+    of_worker.close()
+    turn(arbiter)
+    turn(arbiter)
+
+    assert told(arbiter) == 1
+    assert not known.is_heard
+    assert turn(arbiter) == 0
+    assert caplog.text == ""
+
+
+def test_orders_and_reports_pass_each_other(arbiter: Arbiter, child: Known) -> None:
+    known, of_worker = child
+    known.unsent += b"o" * (1 << 20)
+    arbiter._send_orders(known)
+    of_worker.send(message({"failures": [failure()]}))
+    turn(arbiter)
+
+    assert known.unsent
+    assert told(arbiter) == 1
+
+
+def test_no_room_for_another_worker_s_counters_fails_its_start_only(
+    site: Path, monkeypatch: pytest.MonkeyPatch, arbiter: Arbiter
+) -> None:
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("termproxy.observability.scoreboard.SharedWords", no_descriptor)
+    address = Address(socket.AF_INET, ("127.0.0.1", free_port()))
+    arbiter._supervisor.in_force = 1
+    arbiter._begin(generation(2, site, address, workers=1))
+
+    assert arbiter._supervisor.candidate is None
+    assert arbiter._last_reload is not None
+    assert "Too many open files" in arbiter._last_reload.detail
 
 
 def test_a_dropped_generation_s_slots_stop_listening(

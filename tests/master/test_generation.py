@@ -14,6 +14,7 @@ import trustme
 from termproxy.config.load import FlagSource
 from termproxy.errors import ConfigError, StartError
 from termproxy.master.generation import Checked, Generation, Site, User, build, check
+from termproxy.tls.context import Stores
 from tests.tls.pki import Issued, an_authority, issue, write
 
 NOW = datetime.now(UTC)
@@ -44,7 +45,7 @@ def source(site: Path | str, **changes: Any) -> FlagSource:
 
 
 def checked(source: FlagSource, *, uid: int = UNPRIVILEGED, now: datetime = NOW) -> Checked:
-    return check(source, uid=uid, now=now)
+    return check(source, uid=uid, now=now, stores=Stores())
 
 
 def problems(source: FlagSource, **options: Any) -> list[str]:

@@ -29,21 +29,23 @@ from termproxy.worker.main import Assignment
 from termproxy import clock
 from termproxy.config.schema import Frontend
 from termproxy.worker.assembly import Assembly
+from termproxy.tls.context import Stores
 
 sock = socket.create_server(("127.0.0.1", 0))
 sock.setblocking(False)
 board = Scoreboard()
 settings = Frontend(name="web", listen=(), cluster="app", certificates=())
 cluster = Cluster("app", [Server(parse_address("127.0.0.1:1"))])
-assembly = Assembly(settings, {"app": cluster}, {})
+assembly = Assembly(settings, {"app": cluster}, {}, Stores())
 assembly.serve([load_certificate(Path(sys.argv[1]))], {}, clock.utc_now())
-work = Assignment(slot=0, row=board.row(0), slot_beats=board.slot_beats,
-    listeners=[(assembly.frontend, sock, 0)], assemblies=[assembly], timeouts=Timeouts(),
-    limits=Limits(), access_log=None)
+row = board.take_row(["web"])
+work = Assignment(slot=0, row=row, slot_beats=board.slot_beats,
+    listeners=[(assembly.frontend, sock, 0)], assemblies=[assembly], stores=Stores(),
+    timeouts=Timeouts(), limits=Limits(), access_log=None)
 
-orders = []  # an end that is closed sends its worker away
+talks = []  # an end that is closed sends its worker away
 def pid_and_fd(spawned):
-    orders.append(spawned.orders)
+    talks.append(spawned.talk)
     return spawned.pid, spawned.startup_fd
 
 def word(fd):
@@ -78,7 +80,7 @@ def test_a_worker_says_that_it_is_ready_and_ends_when_told(site: Path) -> None:
         site,
         """
         pid, fd = pid_and_fd(spawn(work, None, lambda: None))
-        print(json.dumps([word(fd).decode(), board.beat(0) > 0, end(pid)]))
+        print(json.dumps([word(fd).decode(), row.beat > 0, end(pid)]))
     """,
     ) == ["\0", True, 0]
 

@@ -6,6 +6,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from termproxy.observability.logs import Throttle
 
 
@@ -48,47 +52,100 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     )
 
 
-def test_a_key_is_let_through_once_in_its_interval() -> None:
-    throttle = Throttle(1.0)
+# Often the same.
 
-    assert [throttle.admits("a", now) for now in (5.0, 5.1, 5.9, 6.0, 6.5)] == [
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
+
+def throttle(burst: int = 1) -> Throttle[str]:
+    return Throttle(1.0, burst)
+
+
+@pytest.mark.parametrize("burst", [1, 3])
+def test_so_many_are_let_through_in_an_interval(burst: int) -> None:
+    door = throttle(burst)
+
+    assert [door.admits("a", 5.0 + at / 10) for at in range(5)] == [at < burst for at in range(5)]
+
+
+def test_an_interval_that_is_over_begins_anew() -> None:
+    door = throttle()
+    assert door.admits("a", 5.0)
+    assert list(door.over(5.9)) == []
+    assert not door.admits("a", 5.95)
+    assert list(door.over(6.0)) == [("a", 1)]
+    assert door.admits("a", 6.0)
+
+
+def test_an_interval_goes_on_until_somebody_asks() -> None:
+    """So nothing is held back without being told of."""
+    door = throttle()
+    door.admits("a", 5.0)
+
+    assert not door.admits("a", 60.0)
+    assert list(door.over(60.0)) == [("a", 1)]
 
 
 def test_keys_do_not_hold_back_each_other() -> None:
-    throttle = Throttle(1.0)
+    door = throttle()
 
-    assert throttle.admits("a", 5.0)
-    assert throttle.admits("b", 5.0)
+    assert door.admits("a", 5.0)
+    assert door.admits("b", 5.0)
 
 
 def test_those_held_back_are_counted_once() -> None:
-    throttle = Throttle(1.0)
+    door = throttle()
     for now in (5.0, 5.1, 5.2):
-        throttle.admits("a", now)
+        door.admits("a", now)
+    door.admits("b", 5.0)
 
-    assert throttle.held_back("a") == 2
-    assert throttle.held_back("a") == 0
-    assert throttle.held_back("b") == 0
-
-
-def test_many_keys_take_bounded_room() -> None:
-    throttle = Throttle(1.0)
-    for number in range(5 * Throttle.KEYS_MAX):
-        throttle.admits(f"key {number}", 5.0)
-
-    assert len(throttle._next) <= Throttle.KEYS_MAX
+    assert list(door.over(7.0)) == [("a", 2)]
+    assert list(door.over(7.0)) == []
 
 
-def test_many_keys_that_were_held_back_take_bounded_room() -> None:
-    throttle = Throttle(1.0)
-    for number in range(5 * Throttle.KEYS_MAX):
-        throttle.admits(f"key {number}", 5.0)
-        throttle.admits(f"key {number}", 5.0)
+def test_only_what_is_over_is_told() -> None:
+    door = throttle()
+    for key, now in (("a", 5.0), ("a", 5.1), ("b", 5.5), ("b", 5.6)):
+        door.admits(key, now)
 
-    assert len(throttle._held) <= Throttle.KEYS_MAX
+    assert list(door.over(6.2)) == [("a", 1)]
+    assert list(door.over(6.6)) == [("b", 1)]
+
+
+def test_all_of_it_is_told_at_the_end() -> None:
+    door = throttle()
+    for key in "aabb":
+        door.admits(key, 5.0)
+
+    assert list(door.over(float("inf"))) == [("a", 1), ("b", 1)]
+
+
+def test_many_keys_take_bounded_room_and_are_counted_together() -> None:
+    door = throttle(burst=2)
+    admitted = sum(door.admits(f"key {number}", 5.0) for number in range(5 * Throttle.KEYS_MAX))
+
+    assert admitted == Throttle.KEYS_MAX
+    assert len(door._windows) <= Throttle.KEYS_MAX + 1
+    assert list(door.over(6.0)) == [(None, 4 * Throttle.KEYS_MAX)]
+    assert door.admits("another", 6.0)
+
+
+class Few(Throttle[str]):
+    KEYS_MAX = 3
+
+
+@given(
+    burst=st.integers(1, 3),
+    events=st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 0.6), st.booleans()), max_size=60),
+)
+def test_nothing_is_lost_between_let_through_and_held_back(
+    burst: int, events: list[tuple[str, float, bool]]
+) -> None:
+    door = Few(1.0, burst)
+    now, let_through, held = 0.0, 0, 0
+    for key, later, asks in events:
+        now += later
+        let_through += door.admits(key, now)
+        if asks:
+            held += sum(count for _, count in door.over(now))
+    held += sum(count for _, count in door.over(float("inf")))
+
+    assert let_through + held == len(events)

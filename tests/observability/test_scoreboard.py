@@ -2,76 +2,125 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from termproxy.observability.metrics import FRONTEND_WORDS
 from termproxy.observability.scoreboard import (
     COUNTERS,
     NANOSECONDS,
-    ROW_WORDS,
     ROWS,
     SLOTS,
     Column,
+    Row,
     Scoreboard,
 )
 
 
-def test_a_row_is_zero_when_taken() -> None:
-    scoreboard = Scoreboard()
-    number = scoreboard.take_row()
-    assert number is not None
+def taken(scoreboard: Scoreboard, *frontends: str) -> Row:
+    row = scoreboard.take_row(frontends)
+    assert row is not None
+    return row
 
-    assert list(scoreboard.row(number)) == [0] * ROW_WORDS
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_row_is_zero_when_taken() -> None:
+    row = taken(Scoreboard(), "web", "api")
+
+    assert list(row.words) == [0] * len(Column)
+    for index in range(2):
+        assert list(row.frontend(index)) == [0] * FRONTEND_WORDS
 
 
 def test_there_are_as_many_rows_as_there_may_be_workers_and_then_none() -> None:
     scoreboard = Scoreboard()
-    numbers = [scoreboard.take_row() for _ in range(ROWS)]
+    rows = [taken(scoreboard) for _ in range(ROWS)]
 
-    assert sorted(number for number in numbers if number is not None) == list(range(ROWS))
-    assert scoreboard.take_row() is None
-    scoreboard.return_row(17)
-    assert scoreboard.take_row() == 17
+    assert scoreboard.take_row([]) is None
+    scoreboard.return_row(rows[17])
+    another = taken(scoreboard)
+    assert scoreboard.take_row([]) is None
+    for row in {*rows, another} - {rows[17]}:
+        scoreboard.return_row(row)
 
 
-def test_rows_and_slots_do_not_overlap() -> None:
+def test_words_do_not_overlap() -> None:
     scoreboard = Scoreboard()
-    scoreboard.slot_beats[SLOTS - 1] = 5
-    scoreboard.row(0)[0] = 6
-    scoreboard.row(0)[ROW_WORDS - 1] = 7
-    scoreboard.row(1)[0] = 8
-    scoreboard.row(ROWS - 1)[ROW_WORDS - 1] = 9
+    one, other = taken(scoreboard, "web", "api"), taken(scoreboard, "web")
+    places = [scoreboard.slot_beats, one.words, one.frontend(0), one.frontend(1)]
+    places += [other.words, other.frontend(0)]
+    for number, words in enumerate(places):
+        words[0] = words[-1] = number + 1
 
-    assert scoreboard.slot_beats[SLOTS - 1] == 5
-    assert (scoreboard.row(0)[0], scoreboard.row(0)[ROW_WORDS - 1]) == (6, 7)
+    assert [(words[0], words[-1]) for words in places] == [(n, n) for n in range(1, 7)]
     assert len(scoreboard.slot_beats) == SLOTS
 
 
-def test_every_column_has_its_word() -> None:
-    assert max(Column) < ROW_WORDS
+def test_every_counter_has_its_word() -> None:
     assert Column.OPEN not in COUNTERS
     assert {Column.ACCEPTED, Column.ACCESS_LINES_LOST, Column.ORDERS} <= set(COUNTERS)
 
 
 def test_a_worker_that_has_gone_still_counts() -> None:
     scoreboard = Scoreboard()
-    number = scoreboard.take_row()
-    assert number is not None
-    scoreboard.row(number)[Column.ACCEPTED] = 5
-    scoreboard.row(number)[Column.OPEN] = 2
-    scoreboard.return_row(number)
+    row = taken(scoreboard, "web")
+    row.words[Column.ACCEPTED] = 5
+    row.words[Column.OPEN] = 2
+    row.frontend(0)[3] = 4
+    scoreboard.return_row(row)
 
-    assert scoreboard.totals(iter(()))[Column.ACCEPTED] == 5
-    assert list(scoreboard.row(number)) == [0] * ROW_WORDS
+    assert scoreboard.totals()[Column.ACCEPTED] == 5
+    assert scoreboard.frontend_totals(["web"])["web"][3] == 4
+
+
+def test_a_frontend_is_counted_by_its_name_wherever_it_stands() -> None:
+    """A reload may change the order."""
+    scoreboard = Scoreboard()
+    before, now = taken(scoreboard, "web", "api"), taken(scoreboard, "api", "web")
+    before.frontend(0)[1] = 10
+    before.frontend(1)[1] = 200
+    now.frontend(0)[1] = 1000
+    now.frontend(1)[1] = 5
+    scoreboard.return_row(before)
+
+    totals = scoreboard.frontend_totals(["web", "api", "new"])
+    assert {name: words[1] for name, words in totals.items()} == {"web": 15, "api": 1200, "new": 0}
+
+
+def test_asking_for_totals_changes_none() -> None:
+    scoreboard = Scoreboard()
+    row = taken(scoreboard, "web")
+    row.frontend(0)[0] = 1
+    gone = taken(scoreboard, "web")
+    gone.frontend(0)[0] = 2
+    scoreboard.return_row(gone)
+
+    for _ in range(3):
+        assert scoreboard.frontend_totals(["web"])["web"][0] == 3
 
 
 def test_a_beat_is_told_in_seconds() -> None:
-    scoreboard = Scoreboard()
-    assert scoreboard.beat(3) == 0
-    scoreboard.row(3)[Column.HEARTBEAT] = int(12.5 * NANOSECONDS)
+    row = taken(Scoreboard())
+    assert row.beat == 0
+    row.words[Column.HEARTBEAT] = int(12.5 * NANOSECONDS)
 
-    assert scoreboard.beat(3) == 12.5
+    assert row.beat == 12.5
+
+
+def test_a_row_that_was_given_back_holds_no_descriptor() -> None:
+    scoreboard = Scoreboard()
+    before = open_descriptors()
+    row = taken(scoreboard, "web")
+    assert open_descriptors() > before
+    scoreboard.return_row(row)
+
+    assert open_descriptors() == before
 
 
 class Counting(RuleBasedStateMachine):
@@ -80,33 +129,39 @@ class Counting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scoreboard = Scoreboard()
-        self.living: list[int] = []
+        self.living: list[Row] = []
         self.expected = 0
 
     @rule()
     def start(self) -> None:
-        number = self.scoreboard.take_row()
-        assert number is not None
-        assert number not in self.living
-        self.living.append(number)
+        row = self.scoreboard.take_row(["web"])
+        assert row is not None
+        assert row not in self.living
+        self.living.append(row)
 
     @precondition(lambda self: self.living)
     @rule(data=st.data(), count=st.integers(1, 1000))
     def count(self, data: st.DataObject, count: int) -> None:
-        number = data.draw(st.sampled_from(self.living))
-        self.scoreboard.row(number)[Column.HANDSHAKES] += count
+        row = data.draw(st.sampled_from(self.living))
+        row.words[Column.HANDSHAKES] += count
+        row.frontend(0)[7] += count
         self.expected += count
 
     @precondition(lambda self: self.living)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(self.living))
-        self.living.remove(number)
-        self.scoreboard.return_row(number)
+        row = data.draw(st.sampled_from(self.living))
+        self.living.remove(row)
+        self.scoreboard.return_row(row)
 
     @invariant()
     def totals_are_exact(self) -> None:
-        assert self.scoreboard.totals(iter(self.living))[Column.HANDSHAKES] == self.expected
+        assert self.scoreboard.totals()[Column.HANDSHAKES] == self.expected
+        assert self.scoreboard.frontend_totals(["web"])["web"][7] == self.expected
+
+    def teardown(self) -> None:
+        for row in self.living:
+            self.scoreboard.return_row(row)
 
 
 TestCounting = Counting.TestCase

@@ -80,7 +80,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_hello_is_a_line_in_the_log(se
     with Backend() as backend, serve(backend.address) as server:
         say(server.port, client_hello("site.test")[:100], then_end=True)
         [line] = server.wait_for_access()
-        assert (line["ended"], line["fault"]) == ("client_closed", "client")
+        assert (line["ended"], line["fault"]) == ("scanner", "client")
 
 
 def test_a_hello_cut_into_single_bytes_is_as_good_as_whole(serve: Serve, trust: ssl.SSLContext) -> None:
@@ -123,7 +123,7 @@ def test_a_version_that_is_not_allowed_is_refused_with_protocol_version(
         with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
             connect(server.port, client_context(ca, ssl.TLSVersion.TLSv1_2))
         [line] = server.wait_for_access()
-        assert (line["ended"], line["alert"]) == ("unsupported_version", "protocol_version")
+        assert (line["ended"], line["alert"]) == ("no_shared_version", "protocol_version")
         assert line["alert_from"] == "proxy"
         with connect(server.port, client_context(ca, ssl.TLSVersion.TLSv1_3)) as client:
             assert exchange(client) == b"ping"
@@ -144,7 +144,7 @@ def test_a_client_that_does_not_trust_us_is_a_line_with_its_alert(serve: Serve) 
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(server.port, client_context(trustme.CA()))
         [line] = server.wait_for_access()
-        assert (line["ended"], line["fault"]) == ("client_alert", "client")
+        assert (line["ended"], line["fault"]) == ("certificate_rejected", "client")
         assert (line["alert"], line["alert_from"]) == ("unknown_ca", "client")
         assert backend.accepted == 0
 

@@ -59,6 +59,7 @@ def test_a_changed_backend_is_used_by_new_connections(serve: Serve, dial: Dial) 
             assert read_to_end(client) == b"one"
         server.values["cluster"]["main"]["servers"] = [two.address]
         assert server.reload()["ok"]
+        wait_until(lambda: len(server.status()["workers"]) == 1, "the old worker has gone")
         with dial(server) as client:
             assert read_to_end(client) == b"two"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import select
 import socket
 import ssl
@@ -14,6 +15,15 @@ from tests.support.waiting import PATIENCE
 PIECE = 1 << 16  # bytes that are sent or received at a time
 
 NAME = "site.test"  # what the test's certificates are for
+
+
+_strangers = itertools.count(1)
+
+
+def stranger() -> tuple[str, int]:
+    """An address of this machine that no client has had: one's failures fill few lines of the log."""
+    number = next(_strangers)
+    return f"127.1.{number // 250}.{1 + number % 250}", 0
 
 
 def connect(

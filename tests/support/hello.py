@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Iterable
 
 
 def client_hello(
@@ -33,3 +34,28 @@ def _placeholder(raw: bytes | str | None, letter: str) -> str:
     """A harmless text as long as `raw`, of labels that are not too long: Python checks names."""
     assert isinstance(raw, bytes)
     return "".join("." if at % 50 == 49 else letter for at in range(len(raw) - 1)) + letter
+
+
+def hand_made(
+    *,
+    version: int = 0x0303,
+    ciphers: Iterable[int] = (0xC02B, 0xC02F),
+    extensions: Iterable[tuple[int, bytes]] = (),
+    record_version: int = 0x0301,
+) -> bytes:
+    """A ClientHello of just these parts, in one record (RFC 8446 §4.1.2)."""
+    suites = b"".join(number.to_bytes(2) for number in ciphers)
+    rest = b"".join(kind.to_bytes(2) + _vector(body) for kind, body in extensions)
+    body = version.to_bytes(2) + bytes(32) + b"\0" + _vector(suites) + b"\1\0"
+    body += _vector(rest) if rest else b""
+    message = b"\1" + len(body).to_bytes(3) + body
+    return b"\x16" + record_version.to_bytes(2) + _vector(message)
+
+
+def numbers(*values: int, length_bytes: int = 2) -> bytes:
+    """A list as extensions write it: its length, then two bytes each."""
+    return (2 * len(values)).to_bytes(length_bytes) + b"".join(value.to_bytes(2) for value in values)
+
+
+def _vector(content: bytes) -> bytes:
+    return len(content).to_bytes(2) + content

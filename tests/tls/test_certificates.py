@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -303,6 +303,21 @@ def test_what_is_known_of_a_certificate_is_read_from_it() -> None:
 @pytest.mark.parametrize("key", ["ecdsa", "rsa", "ed25519"])
 def test_the_type_of_the_key_is_told(key: str) -> None:
     assert loaded(issue("a", "a.test", key=key)).key_type == key
+
+
+@pytest.mark.parametrize(
+    ("key", "curve"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), "secp256r1"),
+        (ec.generate_private_key(ec.SECP384R1()), "secp384r1"),
+        ("rsa", None),
+        ("ed25519", None),
+    ],
+)
+def test_the_curve_of_an_ecdsa_key_is_told(
+    key: str | ec.EllipticCurvePrivateKey, curve: str | None
+) -> None:
+    assert loaded(issue("a", "a.test", key=key)).curve == curve
 
 
 def test_an_issuer_without_a_common_name_is_told_whole() -> None:

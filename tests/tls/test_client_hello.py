@@ -1,4 +1,4 @@
-"""The server_name extension: a name, none, or a refusal, and nothing else.  RFC 6066 §3."""
+"""The server_name extension: a name, none, or a refusal, and nothing else (RFC 6066 §3); and offers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from termproxy.hostname import is_host_name
 from termproxy.tls.client_hello import (
     DECODE_ERROR,
+    PROTOCOLS_MAX,
     UNRECOGNIZED_NAME,
     BadServerName,
+    Offer,
+    RawOffer,
     host_name,
+    parse_offer,
     server_name,
 )
 
@@ -209,3 +213,120 @@ def test_a_shortened_extension_is_refused(cut: int) -> None:
 
 def test_a_name_means_the_same_from_a_certificate_and_from_a_client() -> None:
     assert host_name(b"A.Test.") == server_name(extension(b"a.test"))
+
+
+# What a client offers.
+
+
+def listed(*values: int) -> bytes:
+    """With two bytes of length; supported_versions has one."""
+    return vector(b"".join(value.to_bytes(2) for value in values))
+
+
+def raw(
+    *,
+    version: int = 0x0303,
+    ciphers: bytes = b"\xc0\x2b",
+    versions: bytes | None = None,
+    groups: bytes | None = None,
+    signature_algorithms: bytes | None = None,
+    protocols: bytes | None = None,
+) -> RawOffer:
+    return version, ciphers, versions, groups, signature_algorithms, protocols
+
+
+def test_an_offer_is_what_stands_in_the_lists() -> None:
+    assert parse_offer(
+        raw(
+            ciphers=b"\x13\x01\xc0\x2b",
+            versions=b"\x04\x03\x04\x03\x03",
+            groups=listed(0x1D, 0x17),
+            signature_algorithms=listed(0x0403),
+            protocols=vector(b"\x02h2\x08http/1.1"),
+        )
+    ) == Offer(
+        versions=(0x0304, 0x0303),
+        ciphers=(0x1301, 0xC02B),
+        groups=(0x1D, 0x17),
+        signature_algorithms=(0x0403,),
+        protocols=("h2", "http/1.1"),
+    )
+
+
+def test_what_was_not_sent_is_told_from_what_is_empty() -> None:
+    silent = parse_offer(raw())
+    assert (silent.groups, silent.signature_algorithms, silent.protocols) == (None, None, ())
+    empty = parse_offer(raw(groups=b"\0\0", signature_algorithms=b"\0\0", protocols=b"\0\0"))
+    assert (empty.groups, empty.signature_algorithms, empty.protocols) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("legacy", "version"),
+    [(0x0303, 0x0303), (0x0301, 0x0301), (0x0002, 0x0002), (0x0304, 0x0303), (0xFFFF, 0x0303)],
+)
+def test_without_a_list_of_versions_the_old_field_counts_up_to_1_2(legacy: int, version: int) -> None:
+    """RFC 8446 §4.2.1: TLS 1.3 is not negotiated without supported_versions."""
+    assert parse_offer(raw(version=legacy)).versions == (version,)
+
+
+def test_with_a_list_of_versions_the_old_field_does_not_count() -> None:
+    assert parse_offer(raw(version=0x0303, versions=b"\x02\x03\x04")).versions == (0x0304,)
+    assert parse_offer(raw(version=0x0303, versions=b"\x02\x0a\x0a")).versions == ()
+
+
+def test_grease_is_no_offer() -> None:
+    """RFC 8701: values that mean nothing, to keep servers tolerant."""
+    grease = [byte << 8 | byte for byte in range(0x0A, 0x100, 0x10)]
+    offer = parse_offer(
+        raw(
+            ciphers=listed(*grease, 0xC02B)[2:],
+            versions=b"\x22" + listed(*grease, 0x0304)[2:],
+            groups=listed(*grease, 0x17),
+            signature_algorithms=listed(*grease, 0x0403),
+            protocols=vector(b"".join(b"\x02" + number.to_bytes(2) for number in grease) + b"\x02h2"),
+        )
+    )
+    assert offer == Offer((0x0304,), (0xC02B,), (0x17,), (0x0403,), ("h2",))
+
+
+@pytest.mark.parametrize("pair", [b"\x0a\x1a", b"\x0b\x0b", b"\x1a\x0a", b"\xaa\xab"])
+def test_what_only_looks_like_grease_is_an_offer(pair: bytes) -> None:
+    assert parse_offer(raw(ciphers=pair)).ciphers == (int.from_bytes(pair),)
+
+
+def test_half_a_number_is_none() -> None:
+    offer = parse_offer(raw(ciphers=b"\xc0\x2b\xc0", groups=b"\0\x03\0\x17\0"))
+    assert (offer.ciphers, offer.groups) == ((0xC02B,), (0x17,))
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\xff"])
+def test_a_list_without_room_for_its_length_is_empty(body: bytes) -> None:
+    offer = parse_offer(raw(versions=body, groups=body, signature_algorithms=body, protocols=body))
+    assert offer == Offer((), (0xC02B,), (), (), ())
+
+
+def test_protocols_are_few_and_printable() -> None:
+    """They come to stand in a log."""
+    many = b"".join(b"\x02a" + bytes([number]) for number in range(30))
+    protocols = parse_offer(raw(protocols=vector(many))).protocols
+    assert len(protocols) == PROTOCOLS_MAX
+    assert protocols[0] == r"a\x00"
+
+
+def test_a_protocol_that_is_cut_is_told_as_far_as_it_goes() -> None:
+    assert parse_offer(raw(protocols=vector(b"\x08http"))).protocols == ("http",)
+
+
+@given(
+    version=st.integers(0, 0xFFFF),
+    ciphers=st.binary(max_size=40),
+    bodies=st.tuples(*[st.none() | st.binary(max_size=40)] * 4),
+)
+def test_any_bytes_make_an_offer(
+    version: int, ciphers: bytes, bodies: tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+) -> None:
+    offer = parse_offer((version, ciphers, *bodies))
+    assert len(offer.ciphers) <= len(ciphers) // 2
+    for numbers in (offer.versions, offer.ciphers, offer.groups or (), offer.signature_algorithms or ()):
+        assert all(0 <= number <= 0xFFFF for number in numbers)
+    assert all(protocol.isprintable() for protocol in offer.protocols)

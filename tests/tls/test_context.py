@@ -21,6 +21,7 @@ from termproxy.tls.context import (
     VERSIONS,
     ClientAuth,
     Policy,
+    accepted,
     build_context,
     default_groups,
     read_authorities,
@@ -372,3 +373,43 @@ def test_the_same_ticket_keys_do_not_open_another_group(version: int) -> None:
 def test_ticket_keys_of_another_length_are_refused(keys: bytes) -> None:
     with pytest.raises(CertificateError, match="ticket keys"):
         build_context([loaded(issue("a", "a.test"))], Policy(), keys)
+
+
+# What a client must have in common with us.
+
+
+def test_what_is_accepted_is_what_the_context_was_built_of(ecdsa: Context) -> None:
+    ours = accepted(Policy(), ("ecdsa",), ("secp256r1",), ecdsa)
+
+    assert (ours.min_version, ours.max_version) == (TLS_1_2, TLS_1_3)
+    assert list(ours.ciphers.values()) == CIPHERS.split(":")
+    assert list(ours.ciphersuites.values()) == CIPHERSUITES.split(":")
+    assert list(ours.groups.values()) == default_groups(openssl_version_number()).split(":")
+    assert (ours.protocols, ours.key_types, ours.signature_algorithms) == ((), ("ecdsa",), ())
+    assert set(ours.curves) == {0x17}
+    assert set(ours.ciphers) | set(ours.ciphersuites) <= set(ours.known_ciphers)
+
+
+def test_a_name_s_own_policy_is_what_is_accepted(tmp_path: Path) -> None:
+    policy = Policy(
+        min_version="1.2",
+        max_version="1.2",
+        ciphers=("ECDHE-RSA-AES256-GCM-SHA384",),
+        ciphersuites=("TLS_AES_256_GCM_SHA384",),
+        groups=("secp384r1", "prime256v1"),
+        signature_algorithms=("RSA+SHA256",),
+        alpn=("h2",),
+    )
+    ours = accepted(policy, ("rsa",), (), context_for(tmp_path, trustme.KeyType.RSA, policy))
+
+    assert (ours.min_version, ours.max_version) == (TLS_1_2, TLS_1_2)
+    assert ours.ciphers == {0xC030: "ECDHE-RSA-AES256-GCM-SHA384"}
+    assert ours.ciphersuites == {0x1302: "TLS_AES_256_GCM_SHA384"}
+    assert list(ours.groups) == [0x18, 0x17]
+    assert (ours.protocols, ours.signature_algorithms, ours.curves) == (("h2",), ("RSA+SHA256",), {})
+
+
+def test_a_group_without_a_known_number_is_left_out(ecdsa: Context) -> None:
+    ours = accepted(Policy(groups=("P-256", "a group to come")), ("ecdsa",), (), ecdsa)
+
+    assert list(ours.groups) == [0x17]

@@ -68,7 +68,7 @@ def test_a_client_that_does_not_trust_us_says_so(version: int) -> None:
         failure = failure_of(pair)
         assert isinstance(pair.client.error, ssl.SSLCertVerificationError)
     assert (failure.code, failure.alert, failure.alert_from) == (1048, 48, "client")
-    assert explain(failure).reason == "client_alert"
+    assert explain(failure).reason == "certificate_rejected"
     assert explain(failure).alert == "unknown_ca"
 
 
@@ -102,7 +102,7 @@ def test_a_version_that_is_not_allowed(policy: dict[str, Any], version: int) -> 
         failure = failure_of(pair)
         assert pair.client.alert() == 70
     assert (failure.alert, failure.alert_from) == (70, "proxy")
-    assert explain(failure).reason == "unsupported_version"
+    assert explain(failure).reason == "no_shared_version"
 
 
 def test_no_shared_protocol() -> None:

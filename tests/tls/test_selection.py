@@ -35,12 +35,14 @@ def certificate(
         names=names,
         issuer="CA",
         key_type=key,
+        curve=None,
         not_before=NOW + begins * DAY,
         not_after=NOW + ends * DAY,
         sha256=f"leaf of {file}",
         chain_sha256=f"chain of {file}",
         leaf_der=file.encode(),
         findings=(),
+        ocsp_responder=None,
     )
 
 

@@ -16,9 +16,10 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.schema import Timeouts
 from termproxy.observability.access_log import open_access_log
-from termproxy.observability.scoreboard import ROW_WORDS, Column
+from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Context, Scratch
+from termproxy.tls.context import Policy
 from termproxy.tls.selection import NameTable
 from termproxy.worker.connection import ClientConnection, Phase
 from termproxy.worker.frontend import Frontend, Served
@@ -27,13 +28,13 @@ from tests.relay.ends import TlsClient, tcp_pair, until
 
 
 def row() -> memoryview:
-    return memoryview(bytearray(ROW_WORDS * 8)).cast("q")
+    return memoryview(bytearray(len(Column) * 8)).cast("q")
 
 
 def one_for_all(context: Context, cluster: Cluster) -> Frontend:
     """A frontend that gives every client the same."""
     frontend = Frontend("web", reject_unknown=False)
-    frontend.serve(Served(context, cluster, b"", {}), NameTable())
+    frontend.serve(Served.of(context, cluster, Policy(), ()), NameTable())
     return frontend
 
 
@@ -111,6 +112,10 @@ class Bench:
         accepted[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socks.append(accepted[0])
         return accepted[0]
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What stands in the book, the most frequent first."""
+        return self.shared.failures.top(1000)
 
     def pass_time(self, seconds: float) -> None:
         """The worker's tick, so much later."""

@@ -14,6 +14,7 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.schema import Host
 from termproxy.observability.scoreboard import Column
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
 from tests.relay.ends import until
 from tests.support.tls import TLS_1_2, TLS_1_3, client_context
@@ -50,7 +51,7 @@ def before_names(bench: Bench, *, reject: bool = False) -> None:
     cluster = Cluster("app", [Server(parse_address(bench.address))])
     unknown = "reject" if reject else "default"
     block = Host(names=("guarded.test",), client_crl=CRL_FILE, **GUARD)
-    assembly = Assembly(frontend(block, unknown_name=unknown), {"app": cluster}, PEM)
+    assembly = Assembly(frontend(block, unknown_name=unknown), {"app": cluster}, PEM, Stores())
     assembly.serve([OPEN, GUARDED], PEM, NOW)
     bench.given = assembly.frontend
 
@@ -240,7 +241,7 @@ def test_a_connection_keeps_what_it_began_with(bench: Bench) -> None:
         bench.accept(), server_hostname="guarded.test", do_handshake_on_connect=False
     )
     bench._socks.append(said)
-    other = Assembly(frontend(unknown_name="reject"), {"app": cluster}, {})
+    other = Assembly(frontend(unknown_name="reject"), {"app": cluster}, {}, Stores())
     other.serve([OPEN], {}, NOW)
     given.serve(other.frontend.default, other.frontend._by_name)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.load import FlagSource, load
 from termproxy.tls.certificates import Certificate, load_certificate
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
 from termproxy.worker.explanation import explain
 
@@ -29,12 +32,17 @@ def issue(folder: Path, file: str, *names: str, rsa: bool = False, days: int = 1
     return load_certificate(folder / file)
 
 
-def assemble(certificates: list[Certificate], *hosts: dict[str, Any], **tls: Any) -> Assembly:
+def assemble(
+    certificates: list[Certificate],
+    *hosts: dict[str, Any],
+    listen: Sequence[str] = ("127.0.0.1:1",),
+    **tls: Any,
+) -> Assembly:
     values = {
         "frontend": [
             {
                 "name": "web",
-                "listen": ["127.0.0.1:1"],
+                "listen": list(listen),
                 "cluster": "app",
                 "certificates": ["unused.pem"],
                 "tls": tls,
@@ -46,7 +54,7 @@ def assemble(certificates: list[Certificate], *hosts: dict[str, Any], **tls: Any
     config = load(FlagSource(values, {}))
     server = Server(parse_address("127.0.0.1:2"))
     clusters = {name: Cluster(name, [server]) for name in config.clusters}
-    assembly = Assembly(config.frontends[0], clusters, {})
+    assembly = Assembly(config.frontends[0], clusters, {}, Stores())
     assembly.serve(certificates, {}, NOW)
     return assembly
 
@@ -82,7 +90,7 @@ def files(answer: dict[str, Any]) -> list[str]:
 def test_the_certificate_and_why(
     certificates: list[Certificate], sni: str | None, shown: list[str], why: str
 ) -> None:
-    answer = explain(assemble(certificates), sni, (), NOW)
+    answer = explain(assemble(certificates), sni, (), None, NOW)
 
     assert files(answer) == shown
     assert why in answer["why"]
@@ -92,7 +100,7 @@ def test_the_certificate_and_why(
 def test_a_certificate_that_another_outlives_is_named_with_the_reason(
     certificates: list[Certificate],
 ) -> None:
-    (line,) = explain(assemble(certificates), "api.example.com", (), NOW)["not_shown"]
+    (line,) = explain(assemble(certificates), "api.example.com", (), None, NOW)["not_shown"]
 
     assert "api-old.pem" in line
     assert "expires later" in line
@@ -100,7 +108,7 @@ def test_a_certificate_that_another_outlives_is_named_with_the_reason(
 
 def test_a_host_block_s_policy_and_cluster_are_told(certificates: list[Certificate]) -> None:
     block = {"names": ["*.example.com"], "preset": "modern", "groups": ["P-256"], "cluster": "api"}
-    answer = explain(assemble(certificates, block), "other.example.com", (), NOW)
+    answer = explain(assemble(certificates, block), "other.example.com", (), None, NOW)
 
     assert answer["host_block"] == "the one for *.example.com (one label of a wildcard)"
     assert answer["policy"]["min_version"] == "1.3"
@@ -120,7 +128,7 @@ def test_a_host_block_s_policy_and_cluster_are_told(certificates: list[Certifica
 def test_a_refusal_is_told_by_its_alert(
     certificates: list[Certificate], sni: str | None, alert: str
 ) -> None:
-    answer = explain(assemble(certificates, unknown_name="reject"), sni, (), NOW)
+    answer = explain(assemble(certificates, unknown_name="reject"), sni, (), None, NOW)
 
     assert answer["refused"] == alert
     assert "certificates" not in answer
@@ -140,12 +148,56 @@ def test_our_order_of_protocols_decides(
 ) -> None:
     """RFC 7301 §3.2: the server selects."""
     tls = {"alpn": ours} if ours else {}
-    answer = explain(assemble(certificates, **tls), "www.example.com", offers, NOW)
+    answer = explain(assemble(certificates, **tls), "www.example.com", offers, None, NOW)
 
     assert answer["alpn"] == agreed
 
 
 def test_no_protocol_in_common_is_a_refusal(certificates: list[Certificate]) -> None:
-    answer = explain(assemble(certificates, alpn=["http/1.1"]), "www.example.com", ["h3"], NOW)
+    answer = explain(assemble(certificates, alpn=["http/1.1"]), "www.example.com", ["h3"], None, NOW)
 
     assert answer["refused"] == "no_application_protocol"
+
+
+# Where the client comes from.
+
+
+@pytest.mark.parametrize(
+    ("client", "listen", "reaches"),
+    [
+        ("192.0.2.1", ["0.0.0.0:443"], True),
+        ("192.0.2.1", ["198.51.100.1:443"], True),
+        ("192.0.2.1", ["127.0.0.1:443"], False),
+        ("192.0.2.1", ["127.0.0.1:443", "0.0.0.0:8443"], True),
+        ("192.0.2.1", ["[::]:443"], False),
+        ("192.0.2.1", ["[::]:443", "0.0.0.0:443"], True),
+        ("127.0.0.1", ["127.0.0.1:443"], True),
+        ("127.0.0.2", ["127.0.0.1:443"], True),
+        ("127.0.0.1", ["198.51.100.1:443"], True),
+        ("2001:db8::1", ["[::]:443"], True),
+        ("2001:db8::1", ["0.0.0.0:443"], False),
+        ("2001:db8::1", ["[::1]:443"], False),
+        ("::1", ["[::1]:443"], True),
+        ("::1", ["127.0.0.1:443"], False),
+    ],
+)
+def test_a_client_reaches_listeners_of_its_family_and_loopback_only_from_here(
+    certificates: list[Certificate], client: str, listen: list[str], *, reaches: bool
+) -> None:
+    """IPv6 listeners are for IPv6 only, as master/listeners.py makes them."""
+    answer = explain(assemble(certificates, listen=listen), None, (), ip_address(client), NOW)
+
+    assert answer["client_ip"] == client
+    assert ("unreachable" not in answer) == reaches
+    assert ("certificates" in answer) == reaches
+
+
+def test_who_cannot_come_is_told_before_a_name_is_looked_at(certificates: list[Certificate]) -> None:
+    answer = explain(assemble(certificates), "no name", (), ip_address("192.0.2.1"), NOW)
+
+    assert "192.0.2.1 has no way" in answer["unreachable"]
+    assert "refused" not in answer
+
+
+def test_without_an_address_nothing_is_said_of_one(certificates: list[Certificate]) -> None:
+    assert "client_ip" not in explain(assemble(certificates), None, (), None, NOW)

@@ -13,9 +13,10 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.errors import TlsError
 from termproxy.tls._openssl import Context
+from termproxy.tls.context import Policy
 from termproxy.tls.failures import explain
 from termproxy.tls.selection import NameTable
-from termproxy.worker.frontend import Choice, Frontend, Served, labels
+from termproxy.worker.frontend import Choice, Frontend, Served
 from tests.support.tls import TLS_1_2, TLS_1_3, Pair, client_context, server_context
 from tests.tls.pki import an_authority, issue, loaded, showing
 
@@ -43,7 +44,7 @@ def asking(name: bytes) -> bytes:
 
 
 def served(name: str, context: Context | None = None) -> Served:
-    return Served(context or server_context(), CLUSTERS[name], name.encode(), {})
+    return Served.of(context or server_context(), CLUSTERS[name], Policy(scope=name), ())
 
 
 OPEN, GUARDED, ANY = (served(name) for name in CLUSTERS)
@@ -126,7 +127,7 @@ def test_the_clusters_are_those_of_all_names() -> None:
 
 def test_a_certificate_is_known_by_what_is_on_the_wire() -> None:
     certificate = loaded(issue("a", "a.test"), "certs/a.pem")
-    shown = Served(server_context(), CLUSTERS["open"], b"", labels([certificate]))
+    shown = Served.of(server_context(), CLUSTERS["open"], Policy(), (certificate,))
     assert shown.label_of(certificate.leaf_der) == "certs/a.pem"
     assert shown.label_of(b"another") is None
     assert shown.label_of(None) is None

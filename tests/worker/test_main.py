@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
 import socket
 import ssl
@@ -14,14 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trustme
 
 from termproxy.tls.certificates import load_certificate
+from termproxy.worker.messages import REPORT_MAX, MessageReader
 from termproxy.worker.orders import order
+from termproxy.worker.shared import FAILURE_LINES
 from tests.conftest import write_site
 from tests.relay.ends import PATIENCE
 from tests.support.clients import NAME
+from tests.support.hello import hand_made
 from tests.support.waiting import wait_until
 from tests.tls.pki import issue, loaded
 
@@ -38,20 +44,22 @@ from termproxy.worker.main import Assignment, Worker, has_hub
 from termproxy import clock
 from termproxy.config.schema import Frontend
 from termproxy.worker.assembly import Assembly
+from termproxy.tls.context import Stores
 from pathlib import Path
 
 logging.basicConfig(stream=sys.stderr)
 order = json.loads(sys.argv[1])
 settings = Frontend(name="web", listen=(), cluster="app", certificates=())
 cluster = Cluster("app", [Server(parse_address(order["backend"]))])
-assembly = Assembly(settings, {"app": cluster}, {})
+assembly = Assembly(settings, {"app": cluster}, {}, Stores())
 assembly.serve([load_certificate(Path(order["site"]))], {}, clock.utc_now())
 orders = socket.socket(fileno=order["orders"])
 orders.setblocking(False)
 listener = socket.socket(fileno=order["listener"])
 listener.setblocking(False)
 scoreboard = Scoreboard()
-row = scoreboard.row(0)
+row = scoreboard.take_row(["web"])
+words = row.words
 def say(*words):
     print(*words, flush=True)
 assert not has_hub()
@@ -62,17 +70,18 @@ worker = Worker(
         slot_beats=scoreboard.slot_beats,
         listeners=[(assembly.frontend, listener, 0)],
         assemblies=[assembly],
+        stores=Stores(),
         timeouts=Timeouts(drain=order["drain"], handshake=order.get("handshake", 10.0)),
         limits=Limits(connections=10),
         access_log=open_access_log(Path(order["log"])) if order["log"] else None,
     ),
     orders,
-    lambda: say("ready", WorkerState(row[Column.STATE]).name, row[Column.HEARTBEAT] > 0,
+    lambda: say("ready", WorkerState(words[Column.STATE]).name, words[Column.HEARTBEAT] > 0,
                 scoreboard.slot_beats[0] > 0, has_hub()),
 )
 worker.run()
-say("over", WorkerState(row[Column.STATE]).name, row[Column.OPEN], row[Column.ACCEPTED],
-    row[Column.ORDERS])
+say("over", WorkerState(words[Column.STATE]).name, words[Column.OPEN], words[Column.ACCEPTED],
+    words[Column.ORDERS])
 """
 
 
@@ -84,6 +93,8 @@ class Life:
         self.backend = socket.create_server(("127.0.0.1", 0))
         self.backend.settimeout(PATIENCE)
         self.orders, orders_of_worker = socket.socketpair()
+        if order.pop("small_talk", False):
+            orders_of_worker.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         with orders_of_worker, socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = listener.getsockname()
             order |= {
@@ -121,6 +132,11 @@ class Life:
         out, self.errors = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, self.errors
         return out.split()
+
+    def open_connections(self) -> int:
+        """As the kernel has them, at this process."""
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
+        return sum(each.status == psutil.CONN_ESTABLISHED for each in connections)
 
     def records(self) -> list[str]:
         return [json.loads(line)["ended"] for line in self.log.read_text().splitlines()]
@@ -305,3 +321,116 @@ def test_a_hub_is_seen_once_there_is_one() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["False", "True", "True"]
+
+
+# Failures.
+
+
+def scan(life: Life, times: int) -> None:
+    for _ in range(times):
+        socket.create_connection(life.address).close()
+
+
+def reported(life: Life, count: int) -> int:
+    """How many failures the worker tells its master, read until there are so many, or its end."""
+    reader = MessageReader(REPORT_MAX)
+    life.orders.settimeout(PATIENCE)
+    told = 0
+    while told < count and (data := life.orders.recv(1 << 16)):
+        for report in reader.feed(data):
+            told += sum(kind["count"] for kind in report["failures"])
+    return told
+
+
+def test_failures_are_told_to_the_master_while_the_worker_lives(life: Life) -> None:
+    scan(life, 3)
+
+    assert reported(life, 3) == 3
+
+
+def test_what_was_not_told_yet_is_told_at_the_end(site: Path, tmp_path: Path, lives: list[Life]) -> None:
+    """The handshakes that the end itself breaks, say."""
+    lives.append(Life(site, tmp_path, 30.0))
+    with contextlib.ExitStack() as clients:
+        for _ in range(5):
+            client = clients.enter_context(socket.create_connection(lives[0].address))
+            client.send(b"\x16")
+        wait_until(lambda: lives[0].open_connections() == 5, "all are accepted")
+        lives[0].signal(signal.SIGINT)
+        lives[0].end()
+
+    assert reported(lives[0], 99) == 5
+    assert lives[0].records() == ["drain_timeout"] * 5
+
+
+def test_more_than_the_socket_holds_is_told_at_the_end(
+    site: Path, tmp_path: Path, lives: list[Life]
+) -> None:
+    """The master was busy all the time; it has a second now."""
+    lives.append(Life(site, tmp_path, 30.0, small_talk=True))
+    count = 0
+    for number in range(150):
+        with socket.create_connection(lives[0].address, timeout=PATIENCE) as client:
+            suites = range(0xD000 + 6 * number, 0xD000 + 6 * number + 6)
+            client.send(hand_made(ciphers=suites))
+            client.recv(100)
+            count += 1
+    lives[0].signal(signal.SIGINT)
+
+    assert reported(lives[0], count) == count
+    lives[0].end()
+
+
+def test_a_master_that_does_not_listen_does_not_keep_a_worker_from_its_end(
+    site: Path, tmp_path: Path, lives: list[Life]
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0, small_talk=True))
+    for number in range(150):
+        with socket.create_connection(lives[0].address, timeout=PATIENCE) as client:
+            suites = range(0xD000 + 6 * number, 0xD000 + 6 * number + 6)
+            client.send(hand_made(ciphers=suites))
+            client.recv(100)
+    lives[0].signal(signal.SIGINT)
+
+    assert lives[0].end()[0] == "over"
+
+
+def test_lines_that_were_held_back_are_written_at_the_end(life: Life) -> None:
+    scan(life, 3 * FAILURE_LINES)
+    assert reported(life, 3 * FAILURE_LINES) == 3 * FAILURE_LINES
+    life.signal(signal.SIGINT)
+    life.end()
+    *single, together = [json.loads(line) for line in life.log.read_text().splitlines()]
+
+    assert len(single) == FAILURE_LINES
+    assert (together["ended"], together["count"]) == ("scanner", 2 * FAILURE_LINES)
+    assert together["client"] == "127.0.0.1"
+
+
+def test_failures_are_told_without_an_access_log_too(
+    site: Path, tmp_path: Path, lives: list[Life]
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0, log=False))
+    scan(lives[0], 2 * FAILURE_LINES)
+
+    assert reported(lives[0], 2 * FAILURE_LINES) == 2 * FAILURE_LINES
+
+
+def test_warnings_that_were_held_back_are_counted_in_one(
+    site: Path, tmp_path: Path, lives: list[Life], trust: ssl.SSLContext
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0))
+    lives[0].backend.close()
+    for _ in range(20):
+        with (
+            socket.create_connection(lives[0].address, timeout=PATIENCE) as raw,
+            trust.wrap_socket(raw, server_hostname=NAME) as client,
+        ):
+            assert client.recv(1) == b""
+    lives[0].signal(signal.SIGINT)
+    lives[0].end()
+    said = lives[0].errors
+    held = sum(map(int, re.findall(r"(\d+) more failures of server 127\.0\.0\.1:", said)))
+
+    assert held > 0
+    assert said.count("cluster app: ") + held == 20

@@ -1,4 +1,4 @@
-"""What the master tells a worker, as bytes in any pieces, and what comes of it."""
+"""What the master tells a worker, and what comes of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from termproxy.config.schema import Host
 from termproxy.tls.certificates import Certificate, CertificateError
+from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.orders import ORDER_MAX, OrderReader, Orders, order
+from termproxy.worker.messages import MessageReader
+from termproxy.worker.orders import ORDER_MAX, Orders, order
 from tests.tls.pki import NOW, an_authority
 from tests.worker.test_assembly import (
     CA_FILE,
@@ -34,7 +33,7 @@ C = certificate("c.test", file="certs/\u00fc.pem")
 
 
 def read(*pieces: bytes) -> list[dict[str, Any]]:
-    reader = OrderReader()
+    reader = MessageReader(ORDER_MAX)
     return [each for piece in pieces for each in reader.feed(piece)]
 
 
@@ -43,12 +42,12 @@ def message(before: Sequence[Certificate], now: Sequence[Certificate], index: in
 
 
 def obeyed(assembly: Assembly, *said: bytes) -> None:
-    orders = Orders([assembly])
+    orders = Orders([assembly], Stores())
     for body in read(*said):
         orders.obey(body, NOW)
 
 
-# The codec.
+# What is said.
 
 
 def test_only_what_is_new_is_sent_along() -> None:
@@ -56,33 +55,6 @@ def test_only_what_is_new_is_sent_along() -> None:
     assert body["certificates"] == [B.chain_sha256, C.chain_sha256]
     assert len(body["new"]) == 1
     assert body["new"][0]["chain"].encode() == C.chain
-
-
-@given(cuts=st.lists(st.integers(0, 400), max_size=10).map(sorted))
-def test_orders_may_come_in_any_pieces(cuts: list[int]) -> None:
-    orders = [{"n": number, "text": "x" * 50} for number in range(5)]
-    said = b"".join(len(b).to_bytes(4) + b for b in map(orjson.dumps, orders))
-    places = [0, *cuts, len(said)]
-    assert read(*(said[start:end] for start, end in itertools.pairwise(places))) == orders
-
-
-def test_orders_may_come_byte_by_byte() -> None:
-    said = message([], [A]) + message([A], [A, B])
-    assert read(*(bytes([byte]) for byte in said)) == read(said)
-
-
-@pytest.mark.parametrize("length", [ORDER_MAX + 1, 0xFFFFFFFF])
-def test_an_order_that_is_too_long_is_refused_before_it_has_come(length: int) -> None:
-    with pytest.raises(ValueError, match="an order of"):
-        read(length.to_bytes(4))
-
-
-@given(noise=st.binary(max_size=60))
-def test_noise_is_an_order_too_few_bytes_or_a_value_error(noise: bytes) -> None:
-    try:
-        read(noise)
-    except ValueError:
-        pass
 
 
 # Obeying.
@@ -129,7 +101,7 @@ def test_contexts_that_are_served_on_are_kept() -> None:
 def test_an_order_is_for_one_frontend() -> None:
     one, other = serving(frontend(), A), serving(frontend(), A)
     (body,) = read(message([A], [B], index=1))
-    Orders([one, other]).obey(body, NOW)
+    Orders([one, other], Stores()).obey(body, NOW)
     assert (files(one, None), files(other, None)) == (["a.test"], ["b.test"])
 
 
@@ -155,7 +127,7 @@ def test_a_refused_order_leaves_all_as_it_was(pem: dict[Path, bytes]) -> None:
 def test_an_order_builds_on_a_refused_one() -> None:
     """The master believes that the worker has what it was sent."""
     worker = serving(frontend(**GUARD), A)
-    orders = Orders([worker])
+    orders = Orders([worker], Stores())
     refused, good = read(order(0, [A], [A, B], {}), message([A, B], [A, B, C]))
     with pytest.raises(CertificateError):
         orders.obey(refused, NOW)
@@ -166,7 +138,7 @@ def test_an_order_builds_on_a_refused_one() -> None:
 def test_what_is_not_wanted_any_more_is_forgotten() -> None:
     """It holds keys."""
     worker = serving(frontend(), A)
-    orders = Orders([worker])
+    orders = Orders([worker], Stores())
     for number in range(5):
         (body,) = read(message([], [certificate(f"{number}.test")]))
         orders.obey(body, NOW)

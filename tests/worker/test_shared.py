@@ -25,7 +25,9 @@ def test_two_workers_share_nothing() -> None:
 
     assert one.connections is not other.connections
     assert one.deadlines is not other.deadlines
-    assert one.throttle is not other.throttle
+    assert one.warnings is not other.warnings
+    assert one.failures is not other.failures
+    assert one.failure_lines is not other.failure_lines
 
 
 def test_room_that_nobody_waits_for_is_no_event() -> None:
@@ -33,8 +35,9 @@ def test_room_that_nobody_waits_for_is_no_event() -> None:
 
 
 def test_a_line_about_one_server_comes_once_a_second() -> None:
-    throttle = shared().throttle
+    throttle = shared().warnings
 
     assert throttle.admits("127.0.0.1:1", 10.0)
     assert not throttle.admits("127.0.0.1:1", 10.9)
+    assert list(throttle.over(11.0)) == [("127.0.0.1:1", 1)]
     assert throttle.admits("127.0.0.1:1", 11.0)

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
+from tests.support.clients import stranger
 from tests.support.hello import client_hello
 
 HEADER = 5  # bytes of a record before its body (RFC 8446 §5.1)
@@ -101,7 +102,8 @@ class Talk:
     def __init__(self, port: int, context: ssl.SSLContext, name: str) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        at = ("127.0.0.1", port)
+        self.sock = socket.create_connection(at, timeout=20, source_address=stranger())
 
     def hello(self) -> bytes:
         try:

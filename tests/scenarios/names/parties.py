@@ -11,7 +11,7 @@ from typing import Any
 
 from termproxy import clock
 from tests.support.backends import Backend
-from tests.support.clients import connect, exchange, half_close, read_to_end
+from tests.support.clients import connect, exchange, half_close, read_to_end, stranger
 from tests.support.pki import Authority, Issued, replace_file
 from tests.support.server import Server, settings
 from tests.support.waiting import wait_until
@@ -150,7 +150,8 @@ def attempt(
     In TLS 1.3 a client takes its handshake for done before it hears whether its certificate was good.
     """
     answer = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+    at = ("127.0.0.1", server.port)
+    with socket.create_connection(at, timeout=20, source_address=stranger()) as sock:
         address = sock.getsockname()
         try:
             with context.wrap_socket(sock, server_hostname=name, session=session) as client:

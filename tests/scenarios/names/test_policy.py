@@ -82,14 +82,14 @@ def agreed(scene: Scene, context: ssl.SSLContext, name: str) -> tuple[str, str]:
 
 def test_modern_is_1_3_only(scene: Scene) -> None:
     old = client_of(scene.root, TLS_1_2)
-    assert refused(scene, old, "modern.test") == ("unsupported_version", "protocol_version")
+    assert refused(scene, old, "modern.test") == ("no_shared_version", "protocol_version")
     assert agreed(scene, client_of(scene.root), "modern.test")[0] == "TLSv1.3"
     assert agreed(scene, old, "open.test")[0] == "TLSv1.2"
 
 
 def test_a_newest_version_holds(scene: Scene) -> None:
     new = client_of(scene.root, TLS_1_3)
-    assert refused(scene, new, "old.test") == ("unsupported_version", "protocol_version")
+    assert refused(scene, new, "old.test") == ("no_shared_version", "protocol_version")
     assert agreed(scene, client_of(scene.root), "old.test")[0] == "TLSv1.2"
     assert agreed(scene, new, "open.test")[0] == "TLSv1.3"
 

@@ -1,0 +1,43 @@
+"""How the master and a worker talk, on a socket pair that only the two of them have.
+
+A message is a length (four bytes, big-endian) and JSON.  The master sends orders (worker/orders.py), a
+worker reports what it has seen: `{"failures": [...]}`, see observability/failure_book.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+_LENGTH = 4
+
+REPORT_MAX = 1 << 20  # bytes: what the master takes from a worker at a time
+
+
+def message(body: dict[str, Any]) -> bytes:
+    encoded = orjson.dumps(body)
+    return len(encoded).to_bytes(_LENGTH) + encoded
+
+
+@dataclass(slots=True)
+class MessageReader:
+    """Puts messages of at most `size_max` bytes together from what the socket gives."""
+
+    size_max: int
+    _received: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The messages that are whole now.  ValueError for one that is too long, or is no JSON."""
+        self._received += data
+        while len(self._received) >= _LENGTH:
+            length = int.from_bytes(self._received[:_LENGTH])
+            if length > self.size_max:
+                raise ValueError(f"a message of {length} bytes")
+            if len(self._received) < _LENGTH + length:
+                return
+            body = bytes(self._received[_LENGTH : _LENGTH + length])
+            del self._received[: _LENGTH + length]
+            yield orjson.loads(body)
