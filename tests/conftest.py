@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,16 @@ def serve(site: Path, tmp_path: Path) -> Serve:
         return Server(tmp_path, settings(site, servers, **changes), environment=environment)
 
     return serve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell starts what it runs in the background deaf to it, and programs inherit that."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
