@@ -11,3 +11,18 @@ class Outcome(IntEnum):
     SINK_FULL = -4  # not all could be passed on; what is left is in the Scratch
     TRUNCATED = -6  # the client's socket has ended, without the close_notify that says "that was all"
     MORE = -5  # passed on; call again without waiting for an event
+
+
+class Miss(IntEnum):
+    """Why a client's session was not resumed."""
+
+    NONE_OFFERED = 0
+    UNKNOWN_KEY = 1  # no key of ours has that name: another server's ticket, or an old ring's
+    RETIRED_KEY = 2  # its key is past its time, or was revoked
+    OTHER_GROUP = 3  # it was made under another frontend's or rule's policy
+    DAMAGED = 4
+    EXPIRED = 5
+    OTHER_VERSION = 6
+    CLIENT_CERTIFICATE_EXPIRED = 7
+    NOT_ACCEPTED = 8  # by OpenSSL, as for a cipher suite that was not offered again
+    EVICTED = 9  # a session id that the cache does not know (any longer)

@@ -10,6 +10,13 @@ import mmap
 import os
 
 
+def shared_memory(size: int) -> mmap.mmap:
+    """`size` bytes, zero at first, which whoever is forked from now on shares; not in core files."""
+    memory = mmap.mmap(-1, size)
+    memory.madvise(mmap.MADV_DONTDUMP)
+    return memory
+
+
 class SharedWords:
     """`count` signed 64-bit words, all zero at first.
 

@@ -80,7 +80,7 @@ LOADS = (
     Load(
         name="handshake-rsa",
         title="full handshake, RSA-2048",
-        tool=Wrk(path="/small", connections=32, full_handshakes=True),
+        tool=Wrk(path="/small", connections=32, handshakes="full"),
         shows=(CPU, RATE),
         certificate="rsa",
         target=Target(ratio=1.10),
@@ -88,9 +88,23 @@ LOADS = (
     Load(
         name="handshake-ecdsa",
         title="full handshake, ECDSA P-256",
-        tool=Wrk(path="/small", connections=32, full_handshakes=True),
+        tool=Wrk(path="/small", connections=32, handshakes="full"),
         shows=(CPU, RATE),
         target=Target(ratio=1.10),
+    ),
+    Load(
+        name="resumed-1.2",
+        title="resumed handshake, TLS 1.2",
+        tool=Wrk(path="/small", connections=32, handshakes="resumed", version="1.2"),
+        shows=(CPU, RATE),
+        target=Target(ratio=1.05),
+    ),
+    Load(
+        name="resumed-1.3",
+        title="resumed handshake, TLS 1.3",
+        tool=Wrk(path="/small", connections=32, handshakes="resumed", version="1.3"),
+        shows=(CPU, RATE),
+        target=Target(ratio=1.05),
     ),
     Load(
         name="bulk",

@@ -1,8 +1,9 @@
 """Load with wrk: as many requests as one core can send, on kept connections or on new ones.
 
-Left alone, wrk resumes its TLS session whenever it connects again.  For full
-handshakes it runs with `forget_sessions.c` before libssl, which prevents that
-and counts: a measurement in which one handshake was resumed is invalid.
+Left alone, wrk resumes its TLS session whenever it connects again.  Where
+handshakes are measured it runs with `handshakes.c` before libssl, which prevents
+that, or does not, and counts: a measurement in which one handshake was resumed
+that should be full, or the other way round, is invalid.
 
 And it asks for one name, the host of its URL.  For others it runs with
 `ask_for_names.c`, which looks at the certificates too: one that is for another
@@ -42,8 +43,10 @@ class WrkReport:
 class Wrk:
     path: str
     connections: int
-    # A new connection, and so a handshake, for each request.
-    full_handshakes: bool = False
+    # A new connection, and so such a handshake, for each request.
+    handshakes: Literal["full", "resumed"] | None = None
+    # The newest TLS version that wrk speaks; left alone, OpenSSL's newest.
+    version: Literal["1.2", "1.3"] | None = None
     # Which of the server's names the connections ask for; left alone, wrk asks for its URL's host.
     asks_for: Asked | None = None
 
@@ -53,8 +56,8 @@ class Wrk:
         done = self.run(subject, seconds, environment)
         used = usage_between(before, read(subject.pid, subject.core))
         report = parse(done.stdout)
-        if self.full_handshakes:
-            check_handshakes(done.stderr, report.requests, self.connections)
+        if self.handshakes:
+            check_handshakes(self.handshakes, done.stderr, report.requests, self.connections)
         if self.asks_for:
             check_names(done.stderr, report.requests, self.connections)
         return {
@@ -70,7 +73,7 @@ class Wrk:
         self, subject: Running, seconds: float, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         command = ["wrk", "-t1", f"-c{self.connections}", f"-d{round(seconds)}s", "--latency"]
-        if self.full_handshakes:
+        if self.handshakes:
             command += ["-H", "Connection: close"]
         command.append(f"https://127.0.0.1:{subject.port}{self.path}")
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -82,7 +85,11 @@ class Wrk:
         """Return wrk's environment, with what goes before libssl."""
         directory = subject.log.parent
         environment = dict(os.environ)
-        sources = ["forget_sessions"] if self.full_handshakes else []
+        sources = ["handshakes"] if self.handshakes else []
+        if self.handshakes == "full":
+            environment["FORGET_SESSIONS"] = "1"
+        if self.version:
+            environment["OPENSSL_CONF"] = str(write_openssl_config(directory, self.version))
         if self.asks_for:
             sources.append("ask_for_names")
             file = directory / "names"
@@ -105,6 +112,16 @@ def asked(which: Asked, names: Sequence[str]) -> Sequence[str]:
         case "every":
             # In no order: neighbours were made together, and lie together in memory.
             return random.sample(names, len(names))
+
+
+def write_openssl_config(directory: Path, version: str) -> Path:
+    """Have OpenSSL speak nothing newer than `version`."""
+    file = directory / f"openssl-{version}.cnf"
+    file.write_text(
+        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n"
+        f"[tls]\nMaxProtocol = TLSv{version}\n"
+    )
+    return file
 
 
 def build(source: str, directory: Path) -> str:
@@ -137,14 +154,17 @@ def in_seconds(number: str, unit: str) -> float:
     return float(number) * UNITS[unit]
 
 
-def check_handshakes(output: str, requests: int, connections: int) -> None:
-    """Make sure each request had a full handshake of its own, by what forget_sessions told."""
+def check_handshakes(kind: str, output: str, requests: int, connections: int) -> None:
+    """Make sure each request had a handshake of its own, and of this kind, by what handshakes.c told."""
     told = re.search(r"handshakes: (\d+) resumed: (\d+)", output)
     if told is None:
-        raise MeasurementError("forget_sessions did not tell: was wrk linked statically?")
+        raise MeasurementError("handshakes.c did not tell: was wrk linked statically?")
     handshakes, resumed = int(told[1]), int(told[2])
-    if resumed:
+    if kind == "full" and resumed:
         raise MeasurementError(f"{resumed} of {handshakes} handshakes were resumed")
+    # Each connection's first one is full.
+    if kind == "resumed" and resumed < handshakes - connections:
+        raise MeasurementError(f"{handshakes - resumed} of {handshakes} handshakes were full")
     # Counted when a connection ends, so those still open at the end are missing.
     if abs(handshakes - requests) > connections:
         raise MeasurementError(f"{handshakes} handshakes for {requests} requests")

@@ -27,7 +27,7 @@ TARGET = Target(ratio=1.03)
 
 
 def handshakes(which: Asked) -> Wrk:
-    return Wrk(path="/small", connections=32, full_handshakes=True, asks_for=which)
+    return Wrk(path="/small", connections=32, handshakes="full", asks_for=which)
 
 
 LOADS = (

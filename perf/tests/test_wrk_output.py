@@ -56,19 +56,25 @@ def test_no_requests_at_all_make_the_measurement_invalid() -> None:
 
 
 def test_as_many_full_handshakes_as_requests_are_right_but_for_the_last_connections() -> None:
-    check_handshakes("handshakes: 4800 resumed: 0\n", requests=4819, connections=32)
+    check_handshakes("full", "handshakes: 4800 resumed: 0\n", requests=4819, connections=32)
+
+
+def test_resumed_handshakes_are_resumed_but_for_the_first_of_each_connection() -> None:
+    check_handshakes("resumed", "handshakes: 4800 resumed: 4768\n", requests=4819, connections=32)
+    with pytest.raises(MeasurementError, match="33 of 4800 handshakes were full"):
+        check_handshakes("resumed", "handshakes: 4800 resumed: 4767\n", requests=4819, connections=32)
 
 
 def test_one_resumed_handshake_makes_the_measurement_invalid() -> None:
     with pytest.raises(MeasurementError, match="1 of 4819 handshakes were resumed"):
-        check_handshakes("handshakes: 4819 resumed: 1\n", requests=4819, connections=32)
+        check_handshakes("full", "handshakes: 4819 resumed: 1\n", requests=4819, connections=32)
 
 
 def test_requests_without_a_handshake_each_make_the_measurement_invalid() -> None:
     with pytest.raises(MeasurementError, match="64 handshakes for 4819 requests"):
-        check_handshakes("handshakes: 64 resumed: 0\n", requests=4819, connections=32)
+        check_handshakes("full", "handshakes: 64 resumed: 0\n", requests=4819, connections=32)
 
 
 def test_handshakes_that_nobody_counted_make_the_measurement_invalid() -> None:
     with pytest.raises(MeasurementError, match="did not tell"):
-        check_handshakes("", requests=4819, connections=32)
+        check_handshakes("full", "", requests=4819, connections=32)

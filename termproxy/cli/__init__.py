@@ -23,6 +23,7 @@ VERBS = {
     "explain": "explain",
     "status": "control",
     "stop": "control",
+    "tickets": "tickets",
 }
 
 

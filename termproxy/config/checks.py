@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from termproxy.config.policy import Policy, effective_policy
-from termproxy.config.schema import Config, Frontend, Host, TlsPolicy
+from termproxy.config.schema import ROTATIONS_MAX, Config, Frontend, Host, TlsPolicy
 
 Finding = tuple[tuple[str | int, ...], str, str]  # where, what, cure
 
@@ -15,11 +15,26 @@ def problems(config: Config) -> Iterator[Finding]:
     """Everything in `config` that contradicts itself."""
     if not config.frontends:
         yield (), "no frontend", "write [[frontend]] with name, listen, cluster and certificates"
+    yield from _resumption_that_cannot_be(config)
     yield from _clusters_that_are_missing(config)
     yield from _names_used_twice(config)
     yield from _addresses_used_twice(config)
     yield from _hosts_named_twice(config)
     yield from _policies_that_contradict_themselves(config)
+
+
+def _resumption_that_cannot_be(config: Config) -> Iterator[Finding]:
+    settings = config.resumption
+    if settings.lifetime > ROTATIONS_MAX * settings.rotate and not settings.ticket_keys:
+        least = -(-settings.lifetime // ROTATIONS_MAX)
+        what = f"rotate = {settings.rotate} makes more than {ROTATIONS_MAX} keys in a session's lifetime"
+        cure = f"write rotate = {least} or more, or a shorter lifetime"
+        yield ("resumption", "rotate"), what, cure
+    if settings.persist and config.state_dir is None:
+        yield ("resumption", "persist"), "there is no place to keep the ticket keys", "write state_dir"
+    if settings.persist and settings.ticket_keys:
+        what = "persist has no effect: ticket_keys says where the keys come from"
+        yield ("resumption", "persist"), what, "remove one of the two"
 
 
 def _clusters_that_are_missing(config: Config) -> Iterator[Finding]:

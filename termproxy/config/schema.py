@@ -159,6 +159,11 @@ def _optional_file(value: Any, base: Path) -> Path | None:
     return None if value == "" else _file(value, base)
 
 
+def _files(value: Any, base: Path) -> tuple[Path, ...]:
+    given = value if isinstance(value, list) else [value] if value != "" else []
+    return tuple(_file(each, base) for each in given)
+
+
 def _access(value: Any, base: Path) -> Path | str:
     return str(value) if value in ("-", "off") else _file(value, base)
 
@@ -279,6 +284,38 @@ class Limits:
         "Open at once in each worker; more wait in the listener's queue.",
         whole(1, 1_000_000),
         10_000,
+    )
+
+
+ROTATIONS_MAX = 20  # in the lifetime of a session: so many keys redeem at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    tickets: bool = setting(
+        "Whether clients get session tickets, which cost no memory here.", BOOLEAN, True
+    )
+    lifetime: int = setting("How long a session may be resumed.", whole(1, 604_800, "seconds"), 43_200)
+    rotate: int = setting(
+        "A new ticket key issues so often; keys redeem until their last ticket has expired.",
+        whole(1, 604_800, "seconds"),
+        14_400,
+    )
+    session_cache: int = setting(
+        "Sessions kept in memory for all workers, for clients that take no tickets; 0: none.",
+        whole(0, 10_000_000),
+        20_000,
+    )
+    persist: bool = setting("Keep the ticket keys over restarts, sealed, in state_dir.", BOOLEAN, False)
+    ticket_keys: tuple[Path, ...] = setting(
+        "Ticket keys that others make and turn: files of 80 bytes (the first issues), or one with a key "
+        "in base64 on each line (the last but one issues).  Then none are made here.",
+        Kind("a file, or a list of files", _files),
+        (),
+        example="tickets.key",
+    )
+    tickets_per_handshake: int = setting(
+        "Sent after a full TLS 1.3 handshake; one that resumes gets one.", whole(1, 8), 1
     )
 
 
@@ -431,13 +468,14 @@ class Config:
         None,
     )
     state_dir: Path | None = setting(
-        "What outlives a restart is kept here: OCSP responses.",
+        "What outlives a restart is kept here: OCSP responses, and ticket keys if asked for.",
         Kind('a path, or "" for none', _optional_file),
         None,
     )
     log: Log = section(Log, "What is said, and where.")
     timeouts: Timeouts = section(Timeouts, "Seconds.")
     limits: Limits = section(Limits, "What a worker takes on.")
+    resumption: Resumption = section(Resumption, "How sessions are resumed, by every worker.")
     frontends: tuple[Frontend, ...] = field(
         default=(),
         metadata={"key": "frontend", "sections": Frontend, "help": "Where clients come in."},

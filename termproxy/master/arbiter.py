@@ -36,6 +36,7 @@ from termproxy.master.signals import SignalInbox
 from termproxy.master.spawn import READY, REASON_MAX, Helper, spawn, spawn_helper
 from termproxy.master.stapler import Changes, Stapler
 from termproxy.master.state_dir import StateDir
+from termproxy.master.ticket_keeper import TicketKeeper, TicketKeyRefusedError
 from termproxy.observability import logs
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES, as_plain
@@ -65,6 +66,8 @@ _LAST_RESORTS: dict[type, str] = {
     decide.Abort: "hangs: aborting it",
     decide.Kill: "does not go: killing it",
 }
+
+SWEEP = 60.0  # seconds: expired sessions stay in memory no longer than this
 
 ORDERS_SEND = 1 << 16  # bytes at a time
 
@@ -123,6 +126,7 @@ class Arbiter:
         self._scoreboard = Scoreboard()
         self._failures = FailureBook(FAILURE_KINDS)
         self._stores = Stores()
+        self._tickets = TicketKeeper(self._stores.tickets, lambda: int(clock.utc_now().timestamp()))
         self._stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
         self._supervisor = decide.Supervisor()
         self._generations: dict[int, Generation] = {}
@@ -136,6 +140,8 @@ class Arbiter:
         self._next_number = 1
         self._exit_status: int | None = None
         self._file_watch = FileWatch()
+        self._state_dir: StateDir | None = None
+        self._next_sweep = 0.0
         self._inbox: SignalInbox
         self._pidfile: Pidfile | None = None
         self._control: ControlSocket | None = None
@@ -145,6 +151,8 @@ class Arbiter:
         checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self._stores)
         config = checked.config
         logs.set_up(config.log.level)
+        # Keys are in this memory: no core file.  Workers inherit that.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._inbox = SignalInbox()
         self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
         self._selector.register(self._file_watch.fd, selectors.EVENT_READ, self._file_watch.on_events)
@@ -154,8 +162,9 @@ class Arbiter:
             if config.control is not None:
                 self._control = ControlSocket(config.control, self._selector, self._on_request)
             generation = build(checked, self._take_number())
-            kept = None if config.state_dir is None else StateDir(config.state_dir)
-            self._stapler.keep_in(kept, list(generation.certificates_to_staple()))
+            self._state_dir = None if config.state_dir is None else StateDir(config.state_dir)
+            self._tickets.use(config.resumption, self._state_dir)
+            self._stapler.keep_in(self._state_dir, list(generation.certificates_to_staple()))
             self._begin(generation)
             return self._loop()
         finally:
@@ -184,6 +193,10 @@ class Arbiter:
             self._control.expire(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
+        self._tickets.tick()
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP
+            self._stores.sweep()
         if self._supervisor.in_force is not None and not self._supervisor.stopping:
             self._stapler.tick(now)
 
@@ -310,6 +323,11 @@ class Arbiter:
         else:
             self._reload_ended(ok=True, detail=f"generation {generation.number} serves")
         logs.set_up(generation.config.log.level)
+        try:
+            self._tickets.use(generation.config.resumption, self._state_dir)
+        except StartError as error:  # it could be used when it was checked
+            log.error("the ticket keys of before stay: %s", error)
+        self._stores.keep_only(generation.config.resumption.session_cache)
         self._watch_files(generation)
         self._stapler.want(generation.certificates_to_staple())
         # Files may have changed since this generation read them: only one in force is renewed.
@@ -368,6 +386,8 @@ class Arbiter:
         folders: set[Path] = set()
         for site in generation.sites:
             folders |= site.store.directories()
+        for file in self._tickets.files():
+            folders |= {file.parent, file.resolve().parent}
         self._file_watch.watch(folders, clock.monotonic())
 
     def _renew_certificates(self) -> None:
@@ -376,6 +396,7 @@ class Arbiter:
         if number is None or self._supervisor.stopping:
             return
         generation = self._generations[number]
+        self._tickets.look_at_files()
         for index, site in enumerate(generation.sites):
             before = site.assembly.certificates
             problems, changed = site.renew(clock.utc_now())
@@ -560,6 +581,8 @@ class Arbiter:
                 request.answer(self._explanation(arguments))
             case "failures":
                 request.answer({"since": self._since(), "failures": self._failures.top(FAILURES_TOLD)})
+            case "tickets":
+                request.answer(self._on_tickets(arguments))
             case "stop":
                 self._told_when_stopped.append(request)
                 now = clock.monotonic()
@@ -570,11 +593,48 @@ class Arbiter:
             case _:
                 request.answer({"error": f"unknown verb {verb!r}"})
 
+    def _on_tickets(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            match arguments.get("do"):
+                case "status":
+                    pass
+                case "rotate":
+                    self._tickets.rotate()
+                    log.info("ticket keys rotated, as asked for; the old ones still redeem")
+                case "revoke":
+                    self._tickets.revoke()
+                    self._stores.forget_sessions()
+                    log.warning("ticket keys revoked, as asked for: no session of before is resumed")
+                case "export":
+                    key, salt = (bytes.fromhex(arguments[name]) for name in ("key", "salt"))
+                    return {"sealed": self._tickets.export(key, salt).hex()}
+                case "import":
+                    sealed, key = (bytes.fromhex(arguments[name]) for name in ("sealed", "key"))
+                    self._tickets.take_over(sealed, key)
+                    log.info("ticket keys taken over from another machine; the old ones still redeem")
+                case do:
+                    return {"error": f"tickets: cannot do {do!r}"}
+        except (TicketKeyRefusedError, KeyError, TypeError, ValueError) as error:
+            return {"error": str(error)}
+        issued = self._scoreboard.tickets(self._tickets.numbers())
+        workers = [
+            {"pid": pid, "frontends": child.row.plain_totals()}
+            for pid, child in sorted(self._children.items())
+        ]
+        frontends = self._frontend_totals()
+        return self._tickets.status(issued) | {"frontends": frontends, "workers": workers}
+
+    def _frontend_totals(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Every counter of each frontend, by name."""
+        number = self._supervisor.in_force
+        frontends = () if number is None else self._generations[number].config.frontends
+        counted = self._scoreboard.frontend_totals([frontend.name for frontend in frontends])
+        return {name: as_plain(words) for name, words in counted.items()}
+
     def _status(self) -> dict[str, Any]:
         number = self._supervisor.in_force
         config = self._generations[number].config if number is not None else None
-        frontends = config.frontends if config else ()
-        counted = self._scoreboard.frontend_totals([frontend.name for frontend in frontends])
+        counted = self._frontend_totals()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -589,9 +649,9 @@ class Arbiter:
                     "name": frontend.name,
                     "listen": [str(address) for address in frontend.listen],
                     "cluster": frontend.cluster,
-                    "totals": as_plain(counted[frontend.name]),
+                    "totals": counted[frontend.name],
                 }
-                for frontend in frontends
+                for frontend in (config.frontends if config else ())
             ],
             "workers": list(self._worker_status(clock.monotonic())),
             "totals": {

@@ -25,7 +25,7 @@ from termproxy.address import UNIX_PATH_MAX
 from termproxy.errors import StartError
 
 CLIENTS_MAX = 16
-REQUEST_MAX = 4096  # bytes
+REQUEST_MAX = 1 << 16  # bytes: a ring of ticket keys, to be taken over
 REQUEST_TIMEOUT = 5.0  # seconds to send the line
 
 

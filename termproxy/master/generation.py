@@ -21,7 +21,8 @@ from termproxy.errors import ConfigError, Problem
 from termproxy.master.certificate_store import CertificateStore
 from termproxy.observability.access_log import AccessLog, open_access_log
 from termproxy.tls.certificates import Certificate, CertificateError
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
+from termproxy.tls.ticket_key_files import TicketKeyError, read_ticket_keys
 from termproxy.worker.assembly import Assembly, Finding, warnings_of
 from termproxy.worker.frontend import Frontend
 
@@ -114,6 +115,12 @@ def check(source: Source, *, uid: int, now: datetime, stores: Stores) -> Checked
         problems += _placed(source, index, files[index].refresh())
         warnings += warnings_of(frontend, files[index].certificates, now)
     config = reading.config
+    if config is not None and config.resumption.ticket_keys:
+        try:
+            read_ticket_keys(config.resumption.ticket_keys)
+        except TicketKeyError as error:
+            where = source.where(("resumption", "ticket_keys"))
+            problems.append(Problem(where, str(error), error.cure))
     user = _user(config, source, uid, problems, warnings) if config is not None else None
     if config is None or problems:
         raise ConfigError(problems)
@@ -121,14 +128,26 @@ def check(source: Source, *, uid: int, now: datetime, stores: Stores) -> Checked
         name: Cluster(name, [Server(address) for address in cluster.servers])
         for name, cluster in config.clusters.items()
     }
+    resumption = _resumption(config, stores)
     sites = []
     for index, frontend in enumerate(config.frontends):
-        site = Site(files[index], Assembly(frontend, clusters, files[index].pem, stores))
+        site = Site(files[index], Assembly(frontend, clusters, files[index].pem, resumption))
         problems += _placed(source, index, site.assembly.problems or site.show(now))
         sites.append(site)
     if problems:
         raise ConfigError(problems)
     return Checked(config, tuple(sites), user, tuple(warnings))
+
+
+def _resumption(config: Config, stores: Stores) -> Resumption:
+    settings = config.resumption
+    return Resumption(
+        stores,
+        settings.lifetime,
+        settings.tickets,
+        settings.tickets_per_handshake,
+        settings.session_cache,
+    )
 
 
 def _placed(source: Source, index: int, findings: Iterable[Finding]) -> list[Problem]:

@@ -223,7 +223,8 @@ def _give_up_rights(user: User | None) -> None:
         else:
             raise RuntimeError("the worker could become root again")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    # Keys are in this memory: no core file, and no other process of the same user may look in.
+    # Keys are in this memory: no other process of the same user may look in, and, as in the master,
+    # there is no core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
 

@@ -70,6 +70,12 @@ class StateDir:
         finally:
             os.close(folder)
 
+    def set_aside(self, name: str) -> Path:
+        """Keep a file that is of no use, where it is not looked at: its new place."""
+        aside = self.path / f"{name}.unusable"
+        (self.path / name).replace(aside)
+        return aside
+
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 

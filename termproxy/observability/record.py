@@ -26,6 +26,8 @@ class ConnectionRecord:
     cipher: str | None = None
     group: str | None = None
     resumed: bool | None = None
+    resumption: str | None = None  # "ticket", "session_id", or why not: one of metrics.MISSES
+    ticket_age: int | None = None  # seconds since the session that was resumed was made
     backend: str | None = None
     bytes_from_client: int = 0
     bytes_from_backend: int = 0

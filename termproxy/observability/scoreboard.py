@@ -1,7 +1,8 @@
 """What every worker counts, in memory that the master sees: who lives, in what state, and its counters.
 
     the scoreboard's words   when each slot's listeners were last watched (nanoseconds, monotonic)
-    a row for each worker    the columns below, then FRONTEND_WORDS for each of its frontends
+    a row for each worker    the columns below, the tickets made with each key (KEY_WORDS), then
+                             FRONTEND_WORDS for each of its frontends
 
 A row has one writer, its worker, and so needs no lock.  When a worker has gone the master adds the
 row's counters to the past: totals never go backwards.
@@ -9,10 +10,10 @@ row's counters to the past: totals never go backwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import IntEnum
 
-from termproxy.observability.metrics import FRONTEND_WORDS
+from termproxy.observability.metrics import FRONTEND_WORDS, as_plain
 from termproxy.shm import SharedWords
 
 SLOTS = 256  # as many workers as the setting allows
@@ -47,19 +48,34 @@ class Column(IntEnum):
 COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)
 
 
+KEY_WORDS = 64  # as tls/_openssl.pyx writes them: a key's number and its tickets, 32 times
+
+
 class Row:
     """A worker's words, all zero at first; `frontends` names those it will serve, in order."""
 
     def __init__(self, frontends: Sequence[str]) -> None:
         self.frontends = tuple(frontends)
-        self._memory = SharedWords("termproxy-row", len(Column) + len(frontends) * FRONTEND_WORDS)
+        size = _FRONTENDS + len(frontends) * FRONTEND_WORDS
+        self._memory = SharedWords("termproxy-row", size)
         self.words = self._memory.words[: len(Column)]
         """By Column."""
+        self.keys = self._memory.words[len(Column) : _FRONTENDS]
+
+    def tickets(self) -> Iterator[tuple[int, int]]:
+        """For each key, by its number, how many tickets were made with it."""
+        for at in range(0, KEY_WORDS, 2):
+            if self.keys[at]:
+                yield self.keys[at], self.keys[at + 1]
 
     def frontend(self, index: int) -> memoryview:
         """The words of a frontend, as observability/metrics.py numbers them."""
-        start = len(Column) + index * FRONTEND_WORDS
+        start = _FRONTENDS + index * FRONTEND_WORDS
         return self._memory.words[start : start + FRONTEND_WORDS]
+
+    def plain_totals(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What this worker has counted for each frontend, by name."""
+        return {name: as_plain(self.frontend(index)) for index, name in enumerate(self.frontends)}
 
     @property
     def beat(self) -> float:
@@ -68,7 +84,11 @@ class Row:
 
     def close(self) -> None:
         self.words.release()
+        self.keys.release()
         self._memory.close()
+
+
+_FRONTENDS = len(Column) + KEY_WORDS  # where theirs begin
 
 
 class Scoreboard:
@@ -79,6 +99,7 @@ class Scoreboard:
         self.slot_beats = self._memory.words
         self._past = dict.fromkeys(COUNTERS, 0)
         self._past_of: dict[str, list[int]] = {}
+        self._past_tickets: dict[int, int] = {}
         self._rows: set[Row] = set()
 
     def take_row(self, frontends: Sequence[str]) -> Row | None:
@@ -96,6 +117,8 @@ class Scoreboard:
             self._past[column] += row.words[column]
         for index, name in enumerate(row.frontends):
             _add(self._past_of.setdefault(name, [0] * FRONTEND_WORDS), row.frontend(index))
+        for number, tickets in row.tickets():
+            self._past_tickets[number] = self._past_tickets.get(number, 0) + tickets
         row.close()
 
     def totals(self) -> dict[Column, int]:
@@ -112,6 +135,16 @@ class Scoreboard:
             for index, name in enumerate(row.frontends):
                 if name in totals:
                     _add(totals[name], row.frontend(index))
+        return totals
+
+    def tickets(self, numbers: Collection[int]) -> dict[int, int]:
+        """How many tickets were made with each of these keys; the past of others is forgotten."""
+        self._past_tickets = {n: count for n, count in self._past_tickets.items() if n in numbers}
+        totals = dict.fromkeys(numbers, 0) | self._past_tickets
+        for row in self._rows:
+            for number, tickets in row.tickets():
+                if number in totals:
+                    totals[number] += tickets
         return totals
 
 

@@ -12,6 +12,26 @@ def known_ciphers() -> dict[int, str]: ...
 def knows(kind: str, name: str) -> bool: ...
 def openssl_version_number() -> tuple[int, int]: ...
 
+RING_SIZE: int
+RING_TALLY: int
+
+class TicketRing:
+    def __init__(self, memory: Buffer) -> None: ...
+    def write(self, keys: Iterable[tuple[int, bytes, bytes, int, int, int]]) -> None: ...
+    def count_into(self, words: Buffer) -> None: ...
+
+class TicketKeys:
+    ring: TicketRing
+    def __init__(self, ring: TicketRing, group: bytes) -> None: ...
+
+class SessionCache:
+    entries: int
+    def __init__(self, memory: Buffer, entries: int) -> None: ...
+    def sweep(self) -> int: ...
+    def clear(self) -> None: ...
+
+def session_cache_size(entries: int) -> int: ...
+
 class Context:
     on_client_hello: Callable[[Connection], Context | int | None] | None
     min_version: int
@@ -36,7 +56,9 @@ class Context:
         client_ca: bytes | None = None,
         client_crl: bytes | None = None,
         client_depth: int = 4,
-        ticket_keys: bytes | None = None,
+        ticket_keys: TicketKeys | None = None,
+        session_cache: SessionCache | None = None,
+        lifetime: int = 7200,
         staples: dict[bytes, tuple[bytes, float]] | None = None,
         on_client_hello: Callable[[Connection], Context | int | None] | None = None,
     ) -> None: ...
@@ -50,6 +72,10 @@ class Connection:
     context: Context
     note: Any
     offer: RawOffer | None
+    miss: int
+    from_cache: bool
+    handshake_nanoseconds: int
+    ticket_age: int
     plaintext_read: int
     plaintext_written: int
     def __init__(self, context: Context, fd: int) -> None: ...

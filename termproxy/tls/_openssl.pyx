@@ -19,10 +19,11 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.limits cimport INT_MAX
+from libc.limits cimport INT_MAX, LLONG_MAX
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, strerror
+from libc.string cimport memcmp, memcpy, memset, strerror
 from libc.time cimport time
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from termproxy.errors import TlsError
 
@@ -38,6 +39,7 @@ cdef extern from "openssl/crypto.h" nogil:
     const char* OpenSSL_version(int)
     void OPENSSL_free(void*)
     void* OPENSSL_malloc(size_t)
+    void OPENSSL_cleanse(void*, size_t)
     unsigned int OPENSSL_version_major()
     unsigned int OPENSSL_version_minor()
     enum: OPENSSL_VERSION
@@ -57,6 +59,40 @@ cdef extern from "openssl/bio.h" nogil:
         pass
     BIO* BIO_new_mem_buf(const void*, int)
     int BIO_free(BIO*)
+
+cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_MD:
+        pass
+    ctypedef struct EVP_CIPHER:
+        pass
+    ctypedef struct EVP_CIPHER_CTX:
+        pass
+    ctypedef struct EVP_MAC_CTX:
+        pass
+    ctypedef struct OSSL_PARAM:
+        pass
+    const EVP_MD* EVP_sha256()
+    int EVP_Digest(const void*, size_t, unsigned char*, unsigned int*, const EVP_MD*, void*)
+    const EVP_CIPHER* EVP_aes_256_cbc()
+    int EVP_EncryptInit_ex(
+        EVP_CIPHER_CTX*, const EVP_CIPHER*, void*, const unsigned char*, const unsigned char*)
+    int EVP_DecryptInit_ex(
+        EVP_CIPHER_CTX*, const EVP_CIPHER*, void*, const unsigned char*, const unsigned char*)
+    int EVP_MAC_CTX_set_params(EVP_MAC_CTX*, const OSSL_PARAM*)
+    OSSL_PARAM OSSL_PARAM_construct_octet_string(const char*, void*, size_t)
+    OSSL_PARAM OSSL_PARAM_construct_utf8_string(const char*, char*, size_t)
+    OSSL_PARAM OSSL_PARAM_construct_end()
+    unsigned char* HMAC "HMAC"(
+        const EVP_MD*, const void*, int, const unsigned char*, size_t, unsigned char*, unsigned int*)
+
+cdef extern from "openssl/hmac.h" nogil:
+    pass
+
+cdef extern from "openssl/params.h" nogil:
+    pass
+
+cdef extern from "openssl/rand.h" nogil:
+    int RAND_bytes(unsigned char*, int)
 
 cdef extern from "openssl/pem.h" nogil:
     ctypedef struct X509:
@@ -143,6 +179,8 @@ cdef extern from "openssl/ssl.h":
         SSL_VERIFY_PEER
         SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     unsigned long SSL_OP_NO_RENEGOTIATION
+    unsigned long SSL_OP_NO_TICKET
+    enum: TLS1_3_VERSION
     unsigned long SSL_OP_NO_COMPRESSION
     unsigned long SSL_OP_CIPHER_SERVER_PREFERENCE
     unsigned long SSL_OP_PRIORITIZE_CHACHA
@@ -162,7 +200,10 @@ cdef extern from "openssl/ssl.h":
     long SSL_CTX_set_session_cache_mode(SSL_CTX*, long)
     int SSL_CTX_set_session_id_context(SSL_CTX*, const unsigned char*, unsigned int)
     int SSL_CTX_set_num_tickets(SSL_CTX*, size_t)
-    long SSL_CTX_set_tlsext_ticket_keys(SSL_CTX*, void*, long)
+    int SSL_CTX_set_tlsext_ticket_key_evp_cb(
+        SSL_CTX*,
+        int (*)(SSL*, unsigned char*, unsigned char*, EVP_CIPHER_CTX*, EVP_MAC_CTX*, int) noexcept)
+    long SSL_CTX_set_timeout(SSL_CTX*, long)
     ctypedef struct CIPHER_STACK "STACK_OF(SSL_CIPHER)":
         pass
     CIPHER_STACK* SSL_CTX_get_ciphers(const SSL_CTX*)
@@ -192,6 +233,7 @@ cdef extern from "openssl/ssl.h":
     void SSL_CTX_set_client_hello_cb(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept, void*)
     unsigned int SSL_client_hello_get0_legacy_version(SSL*)
     size_t SSL_client_hello_get0_ciphers(SSL*, const unsigned char**)
+    long SSL_get0_raw_cipherlist(SSL*, unsigned char**)
     int SSL_client_hello_get0_ext(SSL*, unsigned int, const unsigned char**, size_t*)
     void SSL_CTX_set_info_callback(SSL_CTX*, void (*)(const SSL*, int, int) noexcept)
     long SSL_CTX_set_tlsext_servername_callback(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept)
@@ -225,11 +267,25 @@ cdef extern from "openssl/ssl.h":
     ctypedef struct ASN1_TIME:
         pass
     X509* SSL_SESSION_get0_peer(SSL_SESSION*)
+    long SSL_SESSION_get_time(const SSL_SESSION*)
+    long SSL_SESSION_get_timeout(const SSL_SESSION*)
+    int SSL_SESSION_get_protocol_version(const SSL_SESSION*)
+    const SSL_CIPHER* SSL_SESSION_get0_cipher(const SSL_SESSION*)
+    const unsigned char* SSL_SESSION_get0_id_context(const SSL_SESSION*, unsigned int*)
+    int SSL_version(const SSL*)
+    const unsigned char* SSL_SESSION_get_id(const SSL_SESSION*, unsigned int*)
+    int i2d_SSL_SESSION(const SSL_SESSION*, unsigned char**)
+    SSL_SESSION* d2i_SSL_SESSION(SSL_SESSION**, const unsigned char**, long)
+    void SSL_SESSION_free(SSL_SESSION*)
+    void SSL_CTX_sess_set_new_cb(SSL_CTX*, int (*)(SSL*, SSL_SESSION*) noexcept)
+    void SSL_CTX_sess_set_get_cb(
+        SSL_CTX*, SSL_SESSION* (*)(SSL*, const unsigned char*, int, int*) noexcept)
+    enum:
+        SSL_SESS_CACHE_SERVER
+        SSL_SESS_CACHE_NO_INTERNAL
+        SSL_SESS_CACHE_NO_AUTO_CLEAR
     const ASN1_TIME* X509_get0_notAfter(const X509*)
     int X509_cmp_current_time(const ASN1_TIME*)
-    ctypedef struct EVP_MD:
-        pass
-    const EVP_MD* EVP_sha256()
     int X509_digest(const X509*, const EVP_MD*, unsigned char*, unsigned int*)
     long SSL_CTX_set_tlsext_status_cb(SSL_CTX*, int (*)(SSL*, void*) noexcept)
     long SSL_set_tlsext_status_ocsp_resp(SSL*, void*, long)
@@ -239,8 +295,9 @@ cdef extern from "openssl/ssl.h":
         SSL_TICKET_RETURN_IGNORE_RENEW
         SSL_TICKET_RETURN_USE
         SSL_TICKET_RETURN_USE_RENEW
+    long SSL_SESSION_set_timeout(SSL_SESSION*, long)
     int SSL_CTX_set_session_ticket_cb(
-        SSL_CTX*, void*,
+        SSL_CTX*, int (*)(SSL*, void*) noexcept,
         int (*)(SSL*, SSL_SESSION*, const unsigned char*, size_t, int, void*) noexcept, void*)
 
     SSL_CTX* SSL_set_SSL_CTX(SSL*, SSL_CTX*)
@@ -274,6 +331,27 @@ cdef enum:
     STAPLE_MAX = 16380
     # What is kept of a list in a ClientHello, bytes; real ones are shorter.
     OFFER_MAX = 512
+    # A ticket's parts (RFC 5077 §4), and what its keys are made of, in bytes.
+    NAME_SIZE = 16
+    ID_SIZE = 8
+    IV_SIZE = 16
+    SECRET_SIZE = 32
+    GROUP_SIZE = 32
+    KEYS_MAX = 32
+    # RFC 8446 §4.6.1: seven days.
+    LIFETIME_MAX = 604800
+    # Seconds that the clocks of machines with the same keys may differ.
+    SKEW_MAX = 10
+    # termproxy.outcome.Miss, for C.
+    _UNKNOWN_KEY = 1
+    _RETIRED_KEY = 2
+    _OTHER_GROUP = 3
+    _DAMAGED = 4
+    _EXPIRED = 5
+    _OTHER_VERSION = 6
+    _CLIENT_CERTIFICATE_EXPIRED = 7
+    _NOT_ACCEPTED = 8
+    _EVICTED = 9
     # Extensions' numbers.
     SUPPORTED_GROUPS = 10
     SIGNATURE_ALGORITHMS = 13
@@ -446,14 +524,26 @@ cdef int _on_client_hello(SSL* ssl, int* alert, void* arg) noexcept:
 cdef int _on_ticket(
     SSL* ssl, SSL_SESSION* session, const unsigned char* name, size_t length, int status, void* arg
 ) noexcept:
-    """A session does not outlive the client's certificate: OpenSSL would not look at it again."""
-    cdef X509* peer
+    """A ticket has been opened, or could not be: whether its session is resumed."""
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
     if status != SSL_TICKET_SUCCESS and status != SSL_TICKET_SUCCESS_RENEW:
         return SSL_TICKET_RETURN_IGNORE_RENEW
-    peer = SSL_SESSION_get0_peer(session)
-    if peer != NULL and X509_cmp_current_time(X509_get0_notAfter(peer)) <= 0:
+    if pointer == NULL or not (<Connection>pointer).may_resume(session):
         return SSL_TICKET_RETURN_IGNORE_RENEW
     return SSL_TICKET_RETURN_USE if status == SSL_TICKET_SUCCESS else SSL_TICKET_RETURN_USE_RENEW
+
+
+cdef int _on_new_ticket(SSL* ssl, void* arg) noexcept:
+    """In TLS 1.3 each ticket has its own time; OpenSSL would go on with the lifetime that the first of
+    them was given, perhaps before a reload."""
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
+    cdef SSL_SESSION* session = <SSL_SESSION*>SSL_get_session(ssl)
+    cdef Context context
+    if pointer != NULL and session != NULL and SSL_version(ssl) == TLS1_3_VERSION:
+        context = (<Connection>pointer).context
+        if context is not None:
+            SSL_SESSION_set_timeout(session, context.lifetime)
+    return 1
 
 
 cdef int _staple(SSL* ssl, void* arg) noexcept:
@@ -490,12 +580,605 @@ cdef int _staple(SSL* ssl, void* arg) noexcept:
         return SSL_TLSEXT_ERR_NOACK  # without a staple the client is served all the same
 
 
+cdef int _on_ticket_key(
+    SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int making
+) noexcept:
+    """Set up the ciphers to make a ticket, or to open one: 0 not with us, 1 done, 2 and a new one is due.
+
+    OpenSSL asks the context that the connection began with; the keys are those of the one it has now.
+    """
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
+    cdef Connection connection
+    cdef TicketKeys keys
+    cdef long long now = time(NULL)
+    cdef int index
+    if pointer == NULL:
+        return 0
+    connection = <Connection>pointer
+    if connection.context is None or connection.context.ticket_keys is None:
+        return 0
+    keys = connection.context.ticket_keys
+    keys.refresh()
+    if making:
+        index = keys.issuing(now)
+        if index < 0 or RAND_bytes(iv, IV_SIZE) != 1:
+            return 0
+        memcpy(name, keys.keys[index].name, NAME_SIZE)
+        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys.keys[index].cipher_key, iv) != 1:
+            return -1
+        keys.ring.count(keys.keys[index].number)
+    else:
+        index = keys.find(name, now)
+        if index < 0:
+            connection.miss = -index
+            return 0
+        connection.miss = _DAMAGED  # until it has been opened
+        if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys.keys[index].cipher_key, iv) != 1:
+            return -1
+    if not _set_mac_key(mac, keys.keys[index].mac_key):
+        return -1
+    if making or (SSL_version(ssl) != TLS1_3_VERSION and index == keys.issuing(now)):
+        return 1
+    return 2  # in TLS 1.3 a client uses a ticket once (RFC 8446 §C.4), and needs another
+
+
+cdef bint _set_mac_key(EVP_MAC_CTX* mac, unsigned char* key) noexcept:
+    cdef OSSL_PARAM parameters[3]
+    parameters[0] = OSSL_PARAM_construct_octet_string(b"key", key, SECRET_SIZE)
+    parameters[1] = OSSL_PARAM_construct_utf8_string(b"digest", <char*>b"SHA256", 0)
+    parameters[2] = OSSL_PARAM_construct_end()
+    return EVP_MAC_CTX_set_params(mac, parameters) == 1
+
+
 cdef int _no_password(char* buffer, int size, int writing, void* arg) noexcept nogil:
     """OpenSSL's own callback would ask at the terminal."""
     return -1
 
 
+# --------------------------------------------------------------------------------- ticket keys
+
+cdef extern from *:
+    """
+    /* The ring as it lies in memory that the master and its workers share.  The master alone writes:
+       an odd generation says that it is about to. */
+    typedef struct {
+        long long number, issue_from, issue_until, redeem_until;
+        unsigned char id[8], secret[32];
+        long long has_secret;
+    } tp_ring_key;
+    typedef struct {
+        unsigned long long generation;
+        long long count;
+        tp_ring_key keys[32];
+    } tp_ring;
+    /* A key of the ring as one policy group uses it. */
+    typedef struct {
+        long long number, issue_from, issue_until, redeem_until, has_secret;
+        unsigned char name[16], cipher_key[32], mac_key[32];
+    } tp_group_key;
+    """
+    ctypedef struct tp_ring_key:
+        long long number, issue_from, issue_until, redeem_until
+        unsigned char id[8]
+        unsigned char secret[32]
+        long long has_secret
+    ctypedef struct tp_ring:
+        unsigned long long generation
+        long long count
+        tp_ring_key keys[32]
+    ctypedef struct tp_group_key:
+        long long number, issue_from, issue_until, redeem_until, has_secret
+        unsigned char name[16]
+        unsigned char cipher_key[32]
+        unsigned char mac_key[32]
+    void __sync_synchronize() nogil
+
+
+RING_SIZE = sizeof(tp_ring)
+"""Bytes of shared memory that a TicketRing needs."""
+
+RING_TALLY = 2 * <int>KEYS_MAX
+"""64-bit words that it counts into: for each key, at its number modulo KEYS_MAX, the number, and how
+many tickets it has made."""
+
+
+cdef class TicketRing:
+    """The keys of session tickets, in `memory` (writable, RING_SIZE bytes): written by the master, read by
+    all.  What they are and when is decided in tickets.py.
+    """
+
+    cdef Py_buffer view
+    cdef tp_ring* shared
+    cdef Py_buffer tally_view
+    cdef long long* tally
+
+    def __cinit__(self, memory not None):
+        PyObject_GetBuffer(memory, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        if self.view.len < sizeof(tp_ring):
+            raise ValueError(f"a ring needs {sizeof(tp_ring)} bytes, not {self.view.len}")
+        self.shared = <tp_ring*>self.view.buf
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)  # nothing, when there is none
+        PyBuffer_Release(&self.tally_view)
+
+    def write(self, keys not None) -> None:
+        """Put these in the place of all before: (number, id, secret, issue_from, issue_until, redeem_until),
+        with an empty secret for a retired one.  ValueError for what is not that.
+        """
+        cdef tp_ring fresh
+        cdef tp_ring_key* slot
+        cdef int index
+        keys = list(keys)
+        if len(keys) > KEYS_MAX:
+            raise ValueError(f"{len(keys)} keys; there is room for {KEYS_MAX}")
+        memset(&fresh, 0, sizeof(fresh))
+        for index, (number, key_id, secret, issue_from, issue_until, redeem_until) in enumerate(keys):
+            if len(key_id) != ID_SIZE or len(secret) not in (0, SECRET_SIZE):
+                raise ValueError("an id has 8 bytes, a secret 32")
+            slot = &fresh.keys[index]
+            slot.number = number
+            slot.issue_from, slot.issue_until, slot.redeem_until = issue_from, issue_until, redeem_until
+            memcpy(slot.id, <const char*>key_id, ID_SIZE)
+            slot.has_secret = len(secret) == SECRET_SIZE
+            memcpy(slot.secret, <const char*>secret, len(secret))
+        # Nothing can be refused from here on: an odd generation would stay.
+        self.shared.generation += 1
+        __sync_synchronize()
+        memcpy(self.shared.keys, fresh.keys, sizeof(fresh.keys))
+        self.shared.count = len(keys)
+        __sync_synchronize()
+        self.shared.generation += 1
+        OPENSSL_cleanse(&fresh, sizeof(fresh))
+
+    def count_into(self, words not None) -> None:
+        """Count tickets here from now on: RING_TALLY words of 64 bits, which are this process's alone."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(words, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        if view.len < 2 * KEYS_MAX * 8:
+            PyBuffer_Release(&view)
+            raise ValueError(f"a tally needs {RING_TALLY} words")
+        PyBuffer_Release(&self.tally_view)
+        self.tally_view = view
+        self.tally = <long long*>view.buf
+
+    cdef void count(self, long long number) noexcept:
+        cdef Py_ssize_t at = 2 * (number % KEYS_MAX)
+        if self.tally == NULL:
+            return
+        if self.tally[at] != number:
+            self.tally[at + 1] = 0
+            self.tally[at] = number
+        self.tally[at + 1] += 1
+
+    cdef bint copy_to(self, tp_ring* copy) noexcept:
+        """A copy as of one moment; False when the master stays in the middle of writing."""
+        cdef int attempt
+        cdef unsigned long long seen
+        for attempt in range(10000):
+            seen = self.shared.generation
+            __sync_synchronize()
+            if seen & 1:
+                continue
+            memcpy(copy, self.shared, sizeof(tp_ring))
+            __sync_synchronize()
+            if seen == self.shared.generation:
+                copy.generation = seen
+                return True
+        return False
+
+
+cdef class TicketKeys:
+    """The ring as one policy group uses it.  A ticket names its key and its group, and both the cipher's and
+    the MAC's key are derived from them: what one group has made, no other can open.
+    """
+
+    cdef object __weakref__
+    cdef readonly TicketRing ring
+    cdef bytes group
+    cdef unsigned long long generation
+    cdef int count
+    cdef tp_group_key keys[32]
+
+    def __cinit__(self, TicketRing ring not None, bytes group not None):
+        if len(group) != GROUP_SIZE:
+            raise ValueError(f"a group has {GROUP_SIZE} bytes")
+        self.ring, self.group = ring, group
+
+    def __dealloc__(self):
+        OPENSSL_cleanse(self.keys, sizeof(self.keys))
+
+    cdef void refresh(self) noexcept:
+        """Derive anew when the master has written; while it is writing, what was known stays."""
+        cdef tp_ring copy
+        cdef int index
+        if self.generation == self.ring.shared.generation or not self.ring.copy_to(&copy):
+            return
+        OPENSSL_cleanse(self.keys, sizeof(self.keys))
+        self.count = <int>min(max(copy.count, 0), KEYS_MAX)
+        for index in range(self.count):
+            self._derive(&copy.keys[index], &self.keys[index])
+        self.generation = copy.generation
+        OPENSSL_cleanse(&copy, sizeof(copy))
+
+    cdef void _derive(self, tp_ring_key* source, tp_group_key* key) noexcept:
+        """HKDF-Expand (RFC 5869 §2.3) of the ring's secret, with the group as its info."""
+        cdef unsigned char block[96]
+        cdef unsigned char message[SECRET_SIZE + GROUP_SIZE + 1]
+        cdef int number
+        key.number, key.has_secret = source.number, source.has_secret
+        key.issue_from, key.issue_until = source.issue_from, source.issue_until
+        key.redeem_until = source.redeem_until
+        memcpy(key.name, source.id, ID_SIZE)
+        if not source.has_secret:
+            return
+        memcpy(message + SECRET_SIZE, <const char*>self.group, GROUP_SIZE)
+        for number in range(3):
+            message[SECRET_SIZE + GROUP_SIZE] = number + 1
+            if number:
+                memcpy(message, block + SECRET_SIZE * (number - 1), SECRET_SIZE)
+                HMAC(EVP_sha256(), source.secret, SECRET_SIZE, message, sizeof(message),
+                     block + SECRET_SIZE * number, NULL)
+            else:  # the first block has no block before it
+                HMAC(EVP_sha256(), source.secret, SECRET_SIZE, message + SECRET_SIZE, GROUP_SIZE + 1,
+                     block, NULL)
+        memcpy(key.cipher_key, block, SECRET_SIZE)
+        memcpy(key.mac_key, block + SECRET_SIZE, SECRET_SIZE)
+        memcpy(key.name + ID_SIZE, block + 2 * SECRET_SIZE, NAME_SIZE - ID_SIZE)
+        OPENSSL_cleanse(block, sizeof(block))
+        OPENSSL_cleanse(message, sizeof(message))
+
+    cdef int issuing(self, long long now) noexcept:
+        """The newest key whose time has come; were the clock set back before all of them, the oldest."""
+        cdef int index, oldest = -1
+        for index in range(self.count - 1, -1, -1):
+            if self.keys[index].has_secret:
+                if self.keys[index].issue_from <= now:
+                    return index
+                oldest = index
+        return oldest
+
+    cdef int find(self, const unsigned char* name, long long now) noexcept:
+        """The key that a ticket names; else a negative Miss."""
+        cdef int index
+        for index in range(self.count):
+            if memcmp(self.keys[index].name, name, ID_SIZE) == 0:
+                if not self.keys[index].has_secret or now >= self.keys[index].redeem_until:
+                    return -_RETIRED_KEY
+                if memcmp(self.keys[index].name + ID_SIZE, name + ID_SIZE, NAME_SIZE - ID_SIZE) != 0:
+                    return -_OTHER_GROUP
+                return index
+        return -_UNKNOWN_KEY
+
+
+# ------------------------------------------------------------------------------- session cache
+
+cdef extern from *:
+    """
+    /* A session in memory that all workers share.  Who writes makes `sequence` odd first, and even again
+       when the slot is whole; readers look at it before and after.  So nobody ever waits, and a worker that
+       is killed while it writes leaves a slot that is odd: not read, and written over after a while.  Should
+       it only have been stopped, and write on, the checksum over key and data tells. */
+    typedef struct {
+        unsigned long long sequence, checksum;
+        long long claimed, expires;   /* nanoseconds, monotonic; seconds since 1970 */
+        unsigned int length, unused;
+        unsigned char key[32];
+        unsigned char data[];
+    } tp_slot;
+    static int tp_claim(tp_slot *slot, unsigned long long seen, unsigned long long odd) {
+        return __atomic_compare_exchange_n(&slot->sequence, &seen, odd, 0,
+                                           __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
+    static unsigned long long tp_checksum(
+        const unsigned char *key, const unsigned char *data, unsigned int length)
+    {
+        unsigned long long sum = 14695981039346656037ULL;   /* FNV-1a */
+        int rest = 32;
+        while (rest--) sum = (sum ^ *key++) * 1099511628211ULL;
+        while (length--) sum = (sum ^ *data++) * 1099511628211ULL;
+        return sum;
+    }
+    """
+    ctypedef struct tp_slot:
+        unsigned long long sequence, checksum
+        long long claimed, expires
+        unsigned int length
+        unsigned char key[32]
+        unsigned char data[1]
+    bint tp_claim(tp_slot*, unsigned long long, unsigned long long) nogil
+    unsigned long long tp_checksum(const unsigned char*, const unsigned char*, unsigned int) nogil
+
+cdef enum:
+    # Slots that a session may be in.
+    WAYS = 8
+    # What a session takes, in bytes of DER: an ordinary one, and one with a client's certificate.
+    SMALL_MAX = 400
+    LARGE_MAX = 4000
+    # Of these there are so many times fewer.
+    LARGE_SHARE = 8
+    # A slot that has been claimed for so long, in nanoseconds, was left by a worker that died.
+    CLAIM_MAX = 1000000000
+
+
+cdef class SessionCache:
+    """Sessions by their ids, for clients that take no tickets: some `entries` of them, in `memory`
+    (writable, all zero at first, session_cache_size() bytes), which all workers share.
+
+    No session is found by another policy group than the one that made it.  When all slots that a session
+    may be in are taken, the oldest gives way.
+    """
+
+    cdef Py_buffer view
+    cdef unsigned char* small
+    cdef unsigned char* large
+    cdef unsigned char* used
+    """For each bucket, the large ones last, whether it was ever written to: a look at the others would
+    have the kernel give memory for them."""
+    cdef long long small_buckets, large_buckets
+    cdef readonly int entries
+
+    def __cinit__(self, memory not None, int entries):
+        if entries < 1:
+            raise ValueError("a cache has entries")
+        PyObject_GetBuffer(memory, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        if self.view.len < session_cache_size(entries):
+            raise ValueError(f"{entries} entries need {session_cache_size(entries)} bytes")
+        self.entries = entries
+        self.small_buckets, self.large_buckets = _buckets(entries), _buckets(entries // LARGE_SHARE)
+        self.small = <unsigned char*>self.view.buf
+        self.large = self.small + self.small_buckets * WAYS * _slot_size(SMALL_MAX)
+        self.used = self.large + self.large_buckets * WAYS * _slot_size(LARGE_MAX)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+    def sweep(self) -> int:
+        """Wipe what has expired; how many sessions there are now."""
+        return self._sweep_all(time(NULL))
+
+    def clear(self) -> None:
+        """Wipe every session."""
+        self._sweep_all(LLONG_MAX)
+
+    cdef long long _sweep_all(self, long long now) noexcept:
+        cdef long long bucket, alive = 0
+        for bucket in range(self.small_buckets):
+            if self.used[bucket]:
+                alive += self._sweep(self.small, bucket, SMALL_MAX, now)
+        for bucket in range(self.large_buckets):
+            if self.used[self.small_buckets + bucket]:
+                alive += self._sweep(self.large, bucket, LARGE_MAX, now)
+        return alive
+
+    cdef int _sweep(
+        self, unsigned char* slots, long long bucket, int data_max, long long now
+    ) noexcept:
+        cdef int way, alive = 0
+        cdef tp_slot* slot
+        cdef unsigned long long seen
+        for way in range(WAYS):
+            slot = <tp_slot*>(slots + (bucket * WAYS + way) * _slot_size(data_max))
+            seen = slot.sequence
+            __sync_synchronize()
+            if not seen & 1:
+                if not slot.length:
+                    continue
+                if slot.expires > now:
+                    alive += 1
+                    continue
+            seen = _claim(slot, seen)
+            if seen:
+                OPENSSL_cleanse(slot.data, data_max)
+                slot.length, slot.expires = 0, 0
+                _give_up(slot, seen)
+        return alive
+
+    cdef void put(
+        self, const unsigned char* key, const unsigned char* data, unsigned int length, long long expires
+    ) noexcept:
+        """Keep a session; if that cannot be, the client makes another."""
+        cdef int data_max = SMALL_MAX if length <= SMALL_MAX else LARGE_MAX
+        cdef long long now = time(NULL)
+        cdef unsigned long long seen
+        cdef tp_slot* slot
+        if length > LARGE_MAX:
+            return
+        self.used[self._use(key, data_max)] = 1
+        slot = self._slot_to_fill(key, data_max, now)
+        seen = _claim(slot, slot.sequence)
+        if not seen:
+            return  # another worker is at it
+        OPENSSL_cleanse(slot.data, data_max)
+        memcpy(slot.key, key, 32)
+        memcpy(slot.data, data, length)
+        slot.length, slot.expires = length, expires
+        slot.checksum = tp_checksum(key, data, length)
+        _give_up(slot, seen)
+
+    cdef tp_slot* _slot_to_fill(self, const unsigned char* key, int data_max, long long now) noexcept:
+        """The session's own, else a free one, else the oldest."""
+        cdef tp_slot* free_one = NULL
+        cdef tp_slot* oldest = NULL
+        cdef tp_slot* slot
+        cdef int way
+        for way in range(WAYS):
+            slot = self._slot(key, data_max, way)
+            if slot.length and memcmp(slot.key, key, 32) == 0:
+                return slot
+            if not slot.length or slot.expires <= now:
+                free_one = slot
+            elif oldest == NULL or slot.claimed < oldest.claimed:
+                oldest = slot
+        return free_one if free_one != NULL else oldest
+
+    cdef unsigned int find(self, const unsigned char* key, unsigned char* data, long long now) noexcept:
+        """Copy the session to `data` (LARGE_MAX bytes): its length, 0 when there is none."""
+        cdef unsigned int length = self._find(key, data, now, SMALL_MAX)
+        return length if length else self._find(key, data, now, LARGE_MAX)
+
+    cdef unsigned int _find(
+        self, const unsigned char* key, unsigned char* data, long long now, int data_max
+    ) noexcept:
+        cdef int way
+        cdef tp_slot* slot
+        cdef unsigned long long seen, checksum
+        cdef unsigned int length
+        if not self.used[self._use(key, data_max)]:
+            return 0
+        for way in range(WAYS):
+            slot = self._slot(key, data_max, way)
+            seen = slot.sequence
+            __sync_synchronize()
+            length, checksum = slot.length, slot.checksum
+            if seen & 1 or not 0 < length <= <unsigned int>data_max or slot.expires <= now:
+                continue
+            if memcmp(slot.key, key, 32) != 0:
+                continue
+            memcpy(data, slot.data, length)
+            __sync_synchronize()
+            if slot.sequence == seen and tp_checksum(key, data, length) == checksum:
+                return length
+        return 0
+
+    cdef long long _bucket(self, const unsigned char* key, int data_max) noexcept:
+        cdef unsigned long long hash
+        memcpy(&hash, key, sizeof(hash))
+        return hash % <unsigned long long>(
+            self.small_buckets if data_max == SMALL_MAX else self.large_buckets)
+
+    cdef long long _use(self, const unsigned char* key, int data_max) noexcept:
+        """Where in `used` a key's bucket is."""
+        return self._bucket(key, data_max) + (0 if data_max == SMALL_MAX else self.small_buckets)
+
+    cdef tp_slot* _slot(self, const unsigned char* key, int data_max, int way) noexcept:
+        cdef unsigned char* slots = self.small if data_max == SMALL_MAX else self.large
+        return <tp_slot*>(slots + (self._bucket(key, data_max) * WAYS + way) * _slot_size(data_max))
+
+
+cdef unsigned long long _claim(tp_slot* slot, unsigned long long seen) noexcept nogil:
+    """Begin to write to a slot that was at `seen`: its sequence meanwhile; 0 when another is at it."""
+    cdef unsigned long long ours = seen + 1
+    if seen & 1:
+        if _monotonic() - slot.claimed < CLAIM_MAX:
+            return 0
+        # Whoever was at it has died: the sequence goes on as if it had finished, and we had begun.
+        ours = seen + 2
+    if not tp_claim(slot, seen, ours):
+        return 0
+    slot.claimed = _monotonic()
+    __sync_synchronize()
+    return ours
+
+
+cdef void _give_up(tp_slot* slot, unsigned long long ours) noexcept nogil:
+    """It is whole; unless we were taken for dead, and it is another's now."""
+    __sync_synchronize()
+    tp_claim(slot, ours, ours + 1)
+
+
+cdef long long _slot_size(int data_max) noexcept:
+    return (sizeof(tp_slot) + data_max + 7) // 8 * 8
+
+
+cdef long long _buckets(long long entries) noexcept:
+    """Half as many slots again as entries: they are not spread evenly."""
+    return (entries * 3 // 2 + WAYS - 1) // WAYS + 1
+
+
+def session_cache_size(int entries) -> int:
+    """Bytes of memory for a SessionCache."""
+    return (_buckets(entries) * (WAYS * _slot_size(SMALL_MAX) + 1)
+            + _buckets(entries // LARGE_SHARE) * (WAYS * _slot_size(LARGE_MAX) + 1))
+
+
+cdef bint _session_key(
+    Connection connection, const unsigned char* id, unsigned int length, unsigned char* key
+) noexcept:
+    """What a session is kept under: its id and its policy group, hashed together."""
+    cdef unsigned char text[64]
+    cdef bytes group = connection.context.session_id_context
+    if len(group) > 32 or length > 32:
+        return False
+    memset(text, 0, sizeof(text))
+    memcpy(text, <const char*>group, len(group))
+    memcpy(text + 32, id, length)
+    return EVP_Digest(text, sizeof(text), key, NULL, EVP_sha256(), NULL) == 1
+
+
+cdef int _on_new_session(SSL* ssl, SSL_SESSION* session) noexcept:
+    """Keep a session that has an id: 0, we do not hold on to OpenSSL's object."""
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
+    cdef unsigned int id_length
+    cdef const unsigned char* id = SSL_SESSION_get_id(session, &id_length)
+    cdef unsigned char key[32]
+    cdef unsigned char data[LARGE_MAX]
+    cdef unsigned char* end = data
+    cdef int length
+    cdef Context context
+    if pointer == NULL or id_length == 0:
+        return 0
+    context = (<Connection>pointer).context
+    if context is None or context.session_cache is None:
+        return 0
+    if SSL_version(ssl) == TLS1_3_VERSION and not SSL_get_options(ssl) & SSL_OP_NO_TICKET:
+        return 0  # the ticket holds it all
+    length = i2d_SSL_SESSION(session, NULL)
+    if not 0 < length <= LARGE_MAX or not _session_key(<Connection>pointer, id, id_length, key):
+        return 0
+    i2d_SSL_SESSION(session, &end)
+    context.session_cache.put(
+        key, data, length, SSL_SESSION_get_time(session) + SSL_SESSION_get_timeout(session))
+    OPENSSL_cleanse(data, length)
+    return 0
+
+
+cdef SSL_SESSION* _on_session_id(SSL* ssl, const unsigned char* id, int id_length, int* copy) noexcept:
+    """The session that a client names, if we have it and it may be resumed."""
+    cdef void* pointer = SSL_get_ex_data(ssl, CONNECTION_INDEX)
+    cdef Connection connection
+    cdef SSL_SESSION* session
+    cdef unsigned char key[32]
+    cdef unsigned char data[LARGE_MAX]
+    cdef const unsigned char* end = data
+    cdef const unsigned char* kept_id
+    cdef unsigned int length
+    copy[0] = 0  # the reference is OpenSSL's
+    if pointer == NULL or id_length <= 0:
+        return NULL
+    connection = <Connection>pointer
+    if connection.context is None or connection.context.session_cache is None:
+        return NULL
+    connection.miss = _EVICTED
+    if not _session_key(connection, id, id_length, key):
+        return NULL
+    length = connection.context.session_cache.find(key, data, time(NULL))
+    if length == 0:
+        return NULL
+    session = d2i_SSL_SESSION(NULL, &end, length)
+    OPENSSL_cleanse(data, length)
+    if session == NULL:
+        ERR_clear_error()
+        return NULL
+    kept_id = SSL_SESSION_get_id(session, &length)
+    if length != <unsigned int>id_length or memcmp(kept_id, id, length) != 0:
+        SSL_SESSION_free(session)
+        return NULL
+    if not connection.may_resume(session):
+        SSL_SESSION_free(session)
+        return NULL
+    connection.from_cache = True
+    return session
+
+
 # -------------------------------------------------------------------------------------- context
+
+cdef long long _monotonic() noexcept nogil:
+    """Nanoseconds."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1000000000LL + now.tv_nsec
+
 
 cdef object _refused(str what):
     """A ValueError for `what`, with OpenSSL's reason; empties the error queue."""
@@ -529,8 +1212,9 @@ cdef class Context:
     `client_auth` is "off", "optional" or "required": whether a client must show a certificate.  One that
     is shown must be issued by `client_ca` (PEM, at least one), through at most `client_depth`
     intermediates, and in no CRL of `client_crl` (PEM): with CRLs, every CA of the chain must have one.
-    `ticket_keys` are the 80 bytes that session tickets are made with: contexts with the same ones, in
-    whichever process, redeem each other's.  Without them OpenSSL draws its own.
+    `ticket_keys` are what session tickets are made with; without them, tickets only name sessions, which
+    `session_cache` keeps.  `lifetime` is how long a session may be resumed, in seconds; `tickets` how many
+    are sent after a full TLS 1.3 handshake.
     `staples` are OCSP responses, by the certificate's SHA-256: each with when it expires, in seconds since
     1970.  The dictionary is looked into for every client that asks, and may change meanwhile.
     `on_client_hello(connection)` is asked before OpenSSL decides anything.  It returns the Context to
@@ -546,6 +1230,10 @@ cdef class Context:
     cdef bytes groups
     cdef bytes signature_algorithms
     cdef dict staples
+    cdef TicketKeys ticket_keys
+    cdef SessionCache session_cache
+    cdef bytes session_id_context
+    cdef long long lifetime
 
     def __cinit__(self, *args, **kwargs):
         self.ctx = SSL_CTX_new(TLS_server_method())
@@ -557,7 +1245,8 @@ cdef class Context:
         str ciphers=None, str ciphersuites=None, str groups not None, str signature_algorithms=None,
         alpn=(), int tickets=2, bytes session_id_context not None=b"termproxy",
         str client_auth not None="off", bytes client_ca=None, bytes client_crl=None,
-        int client_depth=4, bytes ticket_keys=None, dict staples=None, on_client_hello=None,
+        int client_depth=4, TicketKeys ticket_keys=None, SessionCache session_cache=None,
+        long long lifetime=7200, dict staples=None, on_client_hello=None,
     ):
         if self.groups is not None:
             raise RuntimeError("a Context is made once")
@@ -578,9 +1267,7 @@ cdef class Context:
         ERR_clear_error()
         self._set_behaviour()
         self._set_policy(ciphers, ciphersuites, session_id_context)
-        if ticket_keys is not None and SSL_CTX_set_tlsext_ticket_keys(
-                self.ctx, <char*>ticket_keys, len(ticket_keys)) != 1:
-            raise _refused("ticket keys")
+        self._set_resumption(ticket_keys, session_cache, session_id_context, lifetime)
         if staples is not None:
             self.staples = staples
             SSL_CTX_set_tlsext_status_cb(self.ctx, _staple)
@@ -612,15 +1299,40 @@ cdef class Context:
             | SSL_MODE_RELEASE_BUFFERS)
         # One read() takes a record's header and body, and often the next record, together.
         SSL_CTX_set_read_ahead(self.ctx, 1)
-        # OpenSSL's own cache is one process's, and holds 20,480 sessions for whoever asks.
-        SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_OFF)
         # Only matters when the cipher list has finite-field Diffie-Hellman.
         SSL_CTX_set_dh_auto(self.ctx, 1)
         SSL_CTX_set_info_callback(self.ctx, _note_alert)
-        SSL_CTX_set_session_ticket_cb(self.ctx, NULL, _on_ticket, NULL)
         SSL_CTX_set_tlsext_servername_callback(self.ctx, _acknowledge_name)
         if self.on_client_hello is not None:
             SSL_CTX_set_client_hello_cb(self.ctx, _on_client_hello, NULL)
+
+    cdef _set_resumption(
+        self, TicketKeys keys, SessionCache cache, bytes session_id_context, long long lifetime
+    ):
+        if not 0 < lifetime <= LIFETIME_MAX:
+            raise ValueError(f"lifetime: {lifetime} is not from 1 to {LIFETIME_MAX} seconds")
+        self.session_id_context, self.lifetime = session_id_context, lifetime
+        SSL_CTX_set_timeout(self.ctx, lifetime)
+        if cache is not None:
+            # OpenSSL's own cache is one process's, and holds 20,480 sessions for whoever asks.
+            self.session_cache = cache
+            SSL_CTX_set_session_cache_mode(
+                self.ctx,
+                SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR)
+            SSL_CTX_sess_set_new_cb(self.ctx, _on_new_session)
+            SSL_CTX_sess_set_get_cb(self.ctx, _on_session_id)
+        else:
+            SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_OFF)
+        if keys is None:
+            SSL_CTX_set_session_ticket_cb(self.ctx, _on_new_ticket, NULL, NULL)
+            SSL_CTX_set_options(self.ctx, SSL_OP_NO_TICKET)
+            if cache is None:
+                self.tickets = 0  # what they would stand for is kept nowhere
+                SSL_CTX_set_num_tickets(self.ctx, 0)
+            return
+        self.ticket_keys = keys
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(self.ctx, _on_ticket_key)
+        SSL_CTX_set_session_ticket_cb(self.ctx, _on_new_ticket, _on_ticket, NULL)
 
     cdef _set_policy(self, str ciphers, str ciphersuites, bytes session_id_context):
         cdef const unsigned char* id_context = session_id_context
@@ -830,6 +1542,14 @@ cdef class Connection:
     cdef Context _first_context
     cdef public object note
     """The caller's own, for what on_client_hello found out."""
+    cdef readonly int miss
+    """An outcome.Miss: why no session was resumed, when none was."""
+    cdef readonly bint from_cache
+    """Whether the session that was resumed came by its session id, and not from a ticket."""
+    cdef readonly long long handshake_nanoseconds
+    """Spent in OpenSSL's handshake so far."""
+    cdef readonly long long ticket_age
+    """Seconds since the session that the client showed was made; −1: it showed none that could be read."""
     cdef readonly tuple offer
     """What the client offers, as client_hello.RawOffer; None before its ClientHello and once the handshake
     is done.  Only with on_client_hello."""
@@ -841,6 +1561,7 @@ cdef class Connection:
             raise ValueError(f"{fd} is not a descriptor")
         self.context = self._first_context = context
         self._alert = NO_ALERT
+        self.ticket_age = -1
         self.ssl = SSL_new(context.ctx)
         if self.ssl == NULL or SSL_set_fd(self.ssl, fd) != 1:
             raise _refused("SSL_new")
@@ -865,8 +1586,11 @@ cdef class Connection:
     def handshake(self) -> int:
         """Take the handshake as far as it goes: DONE, WANT_READ or WANT_WRITE."""
         cdef int result
+        cdef long long begun
         self._check_usable()
+        begun = _monotonic()
         result = SSL_do_handshake(self.ssl)
+        self.handshake_nanoseconds += _monotonic() - begun
         if result == 1:
             ERR_clear_error()  # OpenSSL may leave harmless entries of its search for algorithms
             self.offer = None  # it only explains failures
@@ -1084,6 +1808,50 @@ cdef class Connection:
             X509_free(certificate)
 
     # Inside.
+
+    cdef bint may_resume(self, SSL_SESSION* session) noexcept:
+        """Whether a session that the client has shown, and we have made, is good now and here.
+
+        OpenSSL looks at some of this, too; but it does not say what it found.
+        """
+        cdef X509* peer = SSL_SESSION_get0_peer(session)
+        cdef long long made = SSL_SESSION_get_time(session), now = time(NULL)
+        cdef unsigned int length
+        cdef const unsigned char* group = SSL_SESSION_get0_id_context(session, &length)
+        self.miss = _NOT_ACCEPTED  # until OpenSSL has resumed it
+        self.ticket_age = max(0, now - made)
+        if self.context is None or length != len(self.context.session_id_context) or memcmp(
+                group, <const char*>self.context.session_id_context, length) != 0:
+            self.miss = _OTHER_GROUP
+        elif SSL_SESSION_get_protocol_version(session) != SSL_version(self.ssl):
+            self.miss = _OTHER_VERSION
+        elif (now >= made + min(SSL_SESSION_get_timeout(session), self.context.lifetime)
+                or made > now + SKEW_MAX):  # the clock has been set back
+            self.miss = _EXPIRED
+        elif peer != NULL and X509_cmp_current_time(X509_get0_notAfter(peer)) <= 0:
+            self.miss = _CLIENT_CERTIFICATE_EXPIRED
+        elif not self._offers_cipher_of(session):
+            return False
+        return self.miss == _NOT_ACCEPTED
+
+    cdef bint _offers_cipher_of(self, SSL_SESSION* session) noexcept:
+        """OpenSSL breaks a TLS 1.2 handshake off when the client resumes without offering the session's
+        cipher suite.  In TLS 1.3 it is chosen anew."""
+        cdef const SSL_CIPHER* cipher = SSL_SESSION_get0_cipher(session)
+        cdef unsigned char* offered
+        cdef long length, at
+        cdef unsigned int number
+        if SSL_version(self.ssl) == TLS1_3_VERSION:
+            return True
+        if cipher == NULL:
+            return False
+        number = SSL_CIPHER_get_protocol_id(cipher)
+        # Of the ClientHello OpenSSL has read the list by now, and SSL_client_hello_get0_ciphers has none.
+        length = SSL_get0_raw_cipherlist(self.ssl, &offered)
+        for at in range(0, length - 1, 2):
+            if (offered[at] << 8 | offered[at + 1]) == number:
+                return True
+        return False
 
     cdef int _check_usable(self) except _RAISED:
         if self.ssl == NULL:

@@ -12,8 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+from termproxy.shm import shared_memory
 from termproxy.tls import _openssl
+from termproxy.tls._openssl import (
+    RING_SIZE,
+    SessionCache,
+    TicketKeys,
+    TicketRing,
+    session_cache_size,
+)
 from termproxy.tls.certificates import Certificate, CertificateError
 from termproxy.tls.mismatch import Accepts
 from termproxy.tls.registry import TLS_1_2, TLS_1_3, TLS_1_3_SUITES, group_number
@@ -31,10 +40,6 @@ CIPHERS = ":".join(
     for key in ("ECDSA", "RSA")
 )
 CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-
-# Session tickets a handshake sends.  A client that resumes spends one and gets one, so one keeps as many
-# connections resumable as it has open; each costs 16 µs, a twentieth of a full ECDSA handshake.
-TICKETS = 1
 
 # X448 and P-521 cost a server several times what P-256 does, for no one's benefit.
 _CLASSIC_GROUPS = "X25519:P-256:P-384"
@@ -90,6 +95,48 @@ class Stores:
     """What every context of a process looks into while it serves; it changes, the contexts stay."""
 
     staples: Staples = field(default_factory=dict)
+    tickets: TicketRing = field(default_factory=lambda: TicketRing(shared_memory(RING_SIZE)))
+    # As long as a context uses them: a new CRL makes a new group.
+    _keys: WeakValueDictionary[bytes, TicketKeys] = field(default_factory=WeakValueDictionary)
+    _sessions: dict[int, SessionCache] = field(default_factory=dict)
+
+    def ticket_keys(self, group: bytes) -> TicketKeys:
+        """The ring as the policy group `group` (32 bytes) uses it."""
+        keys = self._keys.get(group)
+        if keys is None:
+            keys = self._keys[group] = TicketKeys(self.tickets, group)
+        return keys
+
+    def session_cache(self, entries: int) -> SessionCache | None:
+        """The cache of this size, which is shared with whoever is forked from now on; None for none."""
+        if entries and entries not in self._sessions:
+            memory = shared_memory(session_cache_size(entries))
+            self._sessions[entries] = SessionCache(memory, entries)
+        return self._sessions.get(entries)
+
+    def sweep(self) -> int:
+        """Wipe the sessions that have expired; how many are kept."""
+        return sum(cache.sweep() for cache in self._sessions.values())
+
+    def forget_sessions(self) -> None:
+        """Wipe every session: none is resumed by its id any more."""
+        for sessions in self._sessions.values():
+            sessions.clear()
+
+    def keep_only(self, entries: int) -> None:
+        """Let go of caches of other sizes: no configuration has them any more."""
+        self._sessions = {size: cache for size, cache in self._sessions.items() if size == entries}
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How sessions are resumed."""
+
+    stores: Stores
+    lifetime: int = 43200  # seconds
+    with_tickets: bool = True
+    tickets: int = 1  # sent after a full TLS 1.3 handshake
+    session_cache: int = 0  # sessions
 
 
 def _session_id(policy: Policy) -> bytes:
@@ -108,12 +155,14 @@ def default_groups(openssl: tuple[int, int]) -> str:
 def build_context(
     certificates: Sequence[Certificate],
     policy: Policy,
-    ticket_keys: bytes | None = None,
+    resumption: Resumption | None = None,
     on_client_hello: Callable[[_openssl.Connection], _openssl.Context | int | None] | None = None,
     staples: Staples | None = None,
 ) -> _openssl.Context:
     """The Context for `certificates` under `policy`.  CertificateError for what OpenSSL refuses."""
     openssl = _openssl.openssl_version_number()
+    group = _session_id(policy)
+    resumption = resumption or Resumption(Stores(), with_tickets=False)
     try:
         return _openssl.Context(
             identities=[(certificate.chain, certificate.key) for certificate in certificates],
@@ -124,13 +173,15 @@ def build_context(
             groups=":".join(policy.groups) or default_groups(openssl),
             signature_algorithms=":".join(policy.signature_algorithms) or None,
             alpn=[protocol.encode() for protocol in policy.alpn],
-            session_id_context=_session_id(policy),
+            session_id_context=group,
             client_auth=policy.client_auth.demand,
             client_ca=policy.client_auth.ca,
             client_crl=policy.client_auth.crl,
             client_depth=policy.client_auth.depth,
-            tickets=TICKETS,
-            ticket_keys=ticket_keys,
+            tickets=resumption.tickets,
+            ticket_keys=resumption.stores.ticket_keys(group) if resumption.with_tickets else None,
+            session_cache=resumption.stores.session_cache(resumption.session_cache),
+            lifetime=resumption.lifetime,
             on_client_hello=on_client_hello,
             staples=staples,
         )

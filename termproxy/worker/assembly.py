@@ -5,7 +5,6 @@ Every problem is told with its place in the configuration; a frontend with one i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,7 @@ from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.config.schema import Host, TlsPolicy
 from termproxy.tls._openssl import Context, knows, openssl_version
 from termproxy.tls.certificates import Certificate, CertificateError
-from termproxy.tls.context import ClientAuth, Policy, Stores, build_context
+from termproxy.tls.context import ClientAuth, Policy, Resumption, build_context
 from termproxy.tls.selection import (
     Identity,
     NameTable,
@@ -28,8 +27,6 @@ from termproxy.tls.selection import (
     why_not,
 )
 from termproxy.worker.frontend import Frontend, Served
-
-TICKET_KEYS_SIZE = 80  # bytes: OpenSSL's name, HMAC key and AES key
 
 Finding = tuple[Path_, str, str]  # where below the frontend, what, cure
 
@@ -98,10 +95,11 @@ class Assembly:
         config: FrontendConfig,
         clusters: Mapping[str, Cluster],
         pem: Mapping[Path, bytes],
-        stores: Stores,
+        resumption: Resumption,
     ) -> None:
         self.config = config
-        self._staples = stores.staples if config.tls.stapling else None
+        self._resumption = resumption
+        self._staples = resumption.stores.staples if config.tls.stapling else None
         self.clusters = clusters
         self.frontend = Frontend(config.name, reject_unknown=config.tls.unknown_name == "reject")
         self.certificates: tuple[Certificate, ...] = ()
@@ -109,8 +107,6 @@ class Assembly:
         self.first: Identity = ()
         self.by_name: NameTable[Identity] = NameTable()
         self._contexts: dict[Any, Context] = {}
-        # Drawn before the fork, and kept when contexts are made anew: a ticket is good at every worker.
-        self._ticket_keys = os.urandom(TICKET_KEYS_SIZE)
         self.problems = list(self._names_that_openssl_lacks())
         self.default, self.hosts = self._rules(pem)
 
@@ -148,7 +144,7 @@ class Assembly:
         context = contexts.get(key) or self._contexts.get(key)
         if context is None:
             callback = self.frontend.on_client_hello if asks else None
-            context = build_context(identity, rule.policy, self._ticket_keys, callback, self._staples)
+            context = build_context(identity, rule.policy, self._resumption, callback, self._staples)
         contexts[key] = context
         return Served.of(context, rule.cluster, rule.policy, identity)
 

@@ -28,7 +28,7 @@ from termproxy.backends.connect import Connecting
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault, TlsError
 from termproxy.observability.failure_book import Kind
-from termproxy.observability.metrics import FAILED
+from termproxy.observability.metrics import FAILED, MISSES, count_full, count_resumed
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -167,12 +167,16 @@ class ClientConnection:
 
     def _handshake_done(self) -> None:
         self._readable.stop()
-        row = self._shared.row
+        tls, row = self._tls, self._shared.row
+        self._handshaken = now = clock.monotonic()
         row[_HANDSHAKES] += 1
-        if self._tls.resumed:
+        tally, seconds, cpu = self._frontend.tally, now - self._accepted, tls.handshake_nanoseconds
+        if tls.resumed:
             row[_RESUMED] += 1
-        self._handshaken = clock.monotonic()
-        choice = self._tls.note
+            count_resumed(tally, seconds, cpu, tls.ticket_age, from_cache=tls.from_cache)
+        else:
+            count_full(tally, seconds, cpu, tls.miss)
+        choice = tls.note
         if choice is not None:
             self._served = choice.served
         self.phase = Phase.CONNECTING
@@ -481,7 +485,11 @@ class ClientConnection:
         if self._handshaken is not None:
             record.version, record.cipher = tls.version, tls.cipher
             record.group, record.resumed = tls.group, tls.resumed
-            if not record.resumed:  # else none was shown
+            if record.resumed:
+                record.resumption = "session_id" if tls.from_cache else "ticket"
+                record.ticket_age = tls.ticket_age
+            else:
+                record.resumption = MISSES[tls.miss]
                 record.certificate = self._served.label_of(tls.own_certificate)
             shown = self.client_certificate()
             if shown is not None:

@@ -86,6 +86,7 @@ class Worker:
         self._acceptor = Acceptor(
             self._shared, assignment.slot, assignment.slot_beats, assignment.limits.connections
         )
+        assignment.stores.tickets.count_into(assignment.row.keys)
         for index, assembly in enumerate(assignment.assemblies):
             assembly.frontend.tally = assignment.row.frontend(index)
         for frontend, sock, slot in assignment.listeners:

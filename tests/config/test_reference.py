@@ -108,6 +108,15 @@ drain = 30  # default
 [limits]
 connections = 10000  # default
 
+[resumption]
+tickets = true  # default
+lifetime = 43200  # default
+rotate = 14400  # default
+session_cache = 20000  # default
+persist = false  # default
+ticket_keys = []  # default
+tickets_per_handshake = 1  # default
+
 [[frontend]]
 name = "web"  # /etc/t.toml:3: frontend[0].name
 listen = ["127.0.0.1:1"]  # /etc/t.toml:4: frontend[0].listen

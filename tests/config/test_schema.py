@@ -73,6 +73,8 @@ FIXED_NAMES = {
     "resumption.rotate",
     "resumption.session_cache",
     "resumption.persist",
+    "resumption.ticket_keys",
+    "resumption.tickets_per_handshake",
     "frontend.name",
     "frontend.listen",
     "frontend.mode",

@@ -27,7 +27,7 @@ from termproxy.config.schema import Frontend as FrontendConfig
 from termproxy.master.arbiter import Arbiter, Child
 from termproxy.master.certificate_store import CertificateStore
 from termproxy.master.generation import Generation, Site
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from termproxy.worker.assembly import Assembly
 from termproxy.worker.messages import message
 from tests.conftest import write_site
@@ -388,7 +388,7 @@ def generation(number: int, site: Path, address: Address, *, workers: int) -> Ge
     store = CertificateStore(config.frontends[0])
     assert store.refresh() == []
     cluster = Cluster("app", [Server(address)])
-    made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem, Stores()))
+    made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem, Resumption(Stores())))
     assert made.show(clock.utc_now()) == []
     return Generation(number, config, (made,), None, None, ())
 

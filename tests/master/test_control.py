@@ -148,7 +148,7 @@ def test_a_verb_is_a_word_whatever_was_sent(master: Master) -> None:
 def test_a_request_that_is_too_long_is_refused(master: Master) -> None:
     refused = master.ask(b"x" * (REQUEST_MAX - 1), b"xx")
 
-    assert refused == {"error": "expected one line of JSON, at most 4096 bytes"}
+    assert refused == {"error": "expected one line of JSON, at most 65536 bytes"}
 
 
 def test_a_client_that_leaves_before_it_has_asked_is_forgotten(master: Master) -> None:
@@ -158,7 +158,7 @@ def test_a_client_that_leaves_before_it_has_asked_is_forgotten(master: Master) -
     client.shutdown(socket.SHUT_WR)
     master.turn()
 
-    assert answer(client) == {"error": "expected one line of JSON, at most 4096 bytes"}
+    assert answer(client) == {"error": "expected one line of JSON, at most 65536 bytes"}
     assert master.control._requests == set()
 
 

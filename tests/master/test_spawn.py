@@ -29,14 +29,14 @@ from termproxy.worker.main import Assignment
 from termproxy import clock
 from termproxy.config.schema import Frontend
 from termproxy.worker.assembly import Assembly
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 
 sock = socket.create_server(("127.0.0.1", 0))
 sock.setblocking(False)
 board = Scoreboard()
 settings = Frontend(name="web", listen=(), cluster="app", certificates=())
 cluster = Cluster("app", [Server(parse_address("127.0.0.1:1"))])
-assembly = Assembly(settings, {"app": cluster}, {}, Stores())
+assembly = Assembly(settings, {"app": cluster}, {}, Resumption(Stores()))
 assembly.serve([load_certificate(Path(sys.argv[1]))], {}, clock.utc_now())
 row = board.take_row(["web"])
 work = Assignment(slot=0, row=row, slot_beats=board.slot_beats,

@@ -50,8 +50,8 @@ def test_counters_at_zero_are_left_out() -> None:
     words[FAILED["scanner"]] = 3
     words[FAILED["drain_timeout"]] = 1
 
-    assert as_plain(words) == {"handshakes_failed": {"scanner": 3, "drain_timeout": 1}}
+    assert as_plain(words)["handshakes_failed"] == {"scanner": 3, "drain_timeout": 1}
 
 
 def test_what_has_not_been_counted_is_an_empty_family() -> None:
-    assert as_plain([0] * FRONTEND_WORDS) == {"handshakes_failed": {}}
+    assert as_plain([0] * FRONTEND_WORDS) == {family: {} for family in FAMILIES}

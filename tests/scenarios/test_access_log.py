@@ -40,6 +40,7 @@ def test_a_line_says_who_came_what_was_agreed_and_how_it_ended(
         "cipher": "TLS_AES_128_GCM_SHA256",
         "group": line["group"],
         "resumed": False,
+        "resumption": "none_offered",
         "backend": backend.address,
         "bytes_from_client": 19,
         "bytes_from_backend": 19,

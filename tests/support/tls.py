@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import select
 import socket
 import ssl
@@ -16,8 +17,10 @@ from typing import Any, Self
 
 import trustme
 
+from termproxy import clock
 from termproxy.outcome import Outcome
-from termproxy.tls._openssl import Connection, Context, Scratch
+from termproxy.tls._openssl import RING_SIZE, Connection, Context, Scratch, TicketKeys, TicketRing
+from termproxy.tls.tickets import new_ring
 
 TLS_1_2 = 0x0303
 TLS_1_3 = 0x0304
@@ -53,14 +56,36 @@ def site(name: str = NAME, key_type: trustme.KeyType = trustme.KeyType.ECDSA) ->
     return Site(chain, leaf.private_key_pem.bytes())
 
 
+@functools.cache
+def ticket_ring(seed: bytes = b"any seed") -> TicketRing:
+    """With keys made from `seed`; the same seed, the same keys."""
+    ring = new_ring(seed.ljust(32), int(clock.utc_now().timestamp()), lifetime=7200, rotate=7200)
+    memory = TicketRing(bytearray(RING_SIZE))
+    memory.write(
+        (key.number, key.id, key.secret, key.issue_from, key.issue_until, key.redeem_until)
+        for key in ring.keys
+    )
+    return memory
+
+
+@functools.cache
+def ticket_keys(group: bytes = b"termproxy") -> TicketKeys:
+    """For the contexts of this session id context."""
+    return TicketKeys(ticket_ring(), hashlib.sha256(group).digest())
+
+
 def server_context(of: Site | None = None, **policy: Any) -> Context:
     """A Context for `of` (NAME's certificate), with the given parts of the policy changed.
 
-    `chain` and `key` replace those of `of`, `identities` all of it.
+    `chain` and `key` replace those of `of`, `identities` all of it.  It makes tickets, except with a
+    cache of sessions.
     """
     of = of or site()
     identity = policy.pop("chain", of.chain), policy.pop("key", of.key)
-    return Context(**{"identities": [identity], "groups": GROUPS} | policy)
+    given: dict[str, Any] = {"identities": [identity], "groups": GROUPS}
+    if "session_cache" not in policy:
+        given["ticket_keys"] = ticket_keys(policy.get("session_id_context", b"termproxy"))
+    return Context(**given | policy)
 
 
 def client_context(

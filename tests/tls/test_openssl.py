@@ -12,7 +12,13 @@ import trustme
 
 from termproxy.errors import TlsError
 from termproxy.outcome import Outcome
-from termproxy.tls._openssl import Connection, Context, openssl_version, openssl_version_number
+from termproxy.tls._openssl import (
+    Connection,
+    Context,
+    TicketKeys,
+    openssl_version,
+    openssl_version_number,
+)
 from tests.support.tls import (
     DATA_RECORD,
     TLS_1_2,
@@ -23,6 +29,7 @@ from tests.support.tls import (
     server_context,
     signature_scheme,
     site,
+    ticket_ring,
 )
 
 ECDSA_SHA256, ECDSA_SHA384 = 0x0403, 0x0503
@@ -219,7 +226,9 @@ def test_a_ticket_is_redeemed_and_the_name_is_kept(version: int) -> None:
 
 @BOTH_VERSIONS
 def test_a_ticket_of_another_context_is_not_redeemed_and_does_no_harm(version: int) -> None:
-    assert not resumed(server_context(), client_context(version=version), again=server_context())
+    others = TicketKeys(ticket_ring(b"another seed"), bytes(32))
+    again = server_context(ticket_keys=others)
+    assert not resumed(server_context(), client_context(version=version), again=again)
 
 
 def test_no_session_is_kept_for_a_client_without_tickets() -> None:

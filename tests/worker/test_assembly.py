@@ -16,7 +16,7 @@ from termproxy.config.schema import CertificateFiles, Frontend, Host, Tls
 from termproxy.errors import TlsError
 from termproxy.tls._openssl import openssl_version
 from termproxy.tls.certificates import Certificate, CertificateError
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from termproxy.worker.assembly import Assembly, findings_of, policy_files, warnings_of
 from termproxy.worker.frontend import Choice, Served
 from tests.support.tls import TLS_1_2, Pair
@@ -41,7 +41,7 @@ def certificate(*names: str, file: str = "", **options: Any) -> Certificate:
 
 
 def serving(config: Frontend, *certificates: Certificate, pem: Any = PEM) -> Assembly:
-    made = Assembly(config, CLUSTERS, pem, Stores())
+    made = Assembly(config, CLUSTERS, pem, Resumption(Stores()))
     assert made.problems == []
     made.serve(certificates, pem, NOW)
     return made
@@ -111,14 +111,14 @@ def test_a_guard_without_authorities_is_refused(pem: dict[Path, bytes], demand: 
     """CVE-2026-27586: Caddy asked nobody when the file could not be read."""
     config = frontend(Host(names=("a.test",), client_auth=demand, client_ca=CA_FILE))
     with pytest.raises(CertificateError):
-        Assembly(config, CLUSTERS, pem, Stores()).serve([A], pem, NOW)
+        Assembly(config, CLUSTERS, pem, Resumption(Stores())).serve([A], pem, NOW)
 
 
 def test_a_guard_with_an_unusable_crl_is_refused() -> None:
     config = frontend(client_crl=CRL_FILE, **GUARD)
     pem = PEM | {CRL_FILE: b"-----BEGIN garbage"}
     with pytest.raises(CertificateError):
-        Assembly(config, CLUSTERS, pem, Stores()).serve([A], pem, NOW)
+        Assembly(config, CLUSTERS, pem, Resumption(Stores())).serve([A], pem, NOW)
 
 
 def test_the_policy_groups_follow_the_demand_on_clients() -> None:
@@ -353,7 +353,7 @@ def test_what_is_not_valid_now_gives_way_when_it_is_assembled_again() -> None:
 
 def test_without_certificates_it_is_refused() -> None:
     with pytest.raises(CertificateError):
-        Assembly(frontend(), CLUSTERS, PEM, Stores()).serve([], PEM, NOW)
+        Assembly(frontend(), CLUSTERS, PEM, Resumption(Stores())).serve([], PEM, NOW)
 
 
 # What stands against a frontend.
@@ -363,9 +363,11 @@ def test_without_certificates_it_is_refused() -> None:
 def test_what_this_openssl_cannot_do_is_told_by_its_place_and_name(kind: str) -> None:
     expected = f"{openssl_version()} cannot do 'X25519MLKEM9999'"
     asked: dict[str, Any] = {kind: ("X25519MLKEM9999",)}
-    in_frontend = Assembly(frontend(**asked), CLUSTERS, {}, Stores()).problems
+    in_frontend = Assembly(frontend(**asked), CLUSTERS, {}, Resumption(Stores())).problems
     assert [(path, what) for path, what, _ in in_frontend] == [(("tls", kind), expected)]
-    in_host = Assembly(frontend(Host(names=("a.test",), **asked)), CLUSTERS, {}, Stores()).problems
+    in_host = Assembly(
+        frontend(Host(names=("a.test",), **asked)), CLUSTERS, {}, Resumption(Stores())
+    ).problems
     assert [(path, what) for path, what, _ in in_host] == [(("host", 0, kind), expected)]
 
 
@@ -384,18 +386,18 @@ def test_the_policy_s_files_are_named_once() -> None:
 @pytest.mark.parametrize("name", ["no such", ":", "ALL", "HIGH:!aNULL", "a" * 10_000, "\u00fc"])
 def test_what_is_no_name_of_anything_is_told_too(kind: str, name: str) -> None:
     asked: dict[str, Any] = {kind: (name,)}
-    assert Assembly(frontend(**asked), CLUSTERS, {}, Stores()).problems
+    assert Assembly(frontend(**asked), CLUSTERS, {}, Resumption(Stores())).problems
 
 
 @pytest.mark.parametrize("kind", ["ciphers", "ciphersuites", "groups", "signature_algorithms"])
 def test_a_name_with_a_nul_is_told_too(kind: str) -> None:
     """TOML may write one, and `termproxy check` would end with a traceback."""
     asked: dict[str, Any] = {kind: ("X25519\0",)}
-    assert Assembly(frontend(**asked), CLUSTERS, {}, Stores()).problems
+    assert Assembly(frontend(**asked), CLUSTERS, {}, Resumption(Stores())).problems
 
 
 def test_an_empty_name_is_told_too() -> None:
-    assert Assembly(frontend(ciphersuites=("",)), CLUSTERS, {}, Stores()).problems
+    assert Assembly(frontend(ciphersuites=("",)), CLUSTERS, {}, Resumption(Stores())).problems
 
 
 def test_a_host_without_a_certificate_is_warned_of() -> None:

@@ -85,6 +85,7 @@ def test_a_finished_connection_leaves_one_record_with_all_that_is_known(bench: B
         "version": "TLSv1.3",
         "cipher": "TLS_AES_128_GCM_SHA256",
         "resumed": False,
+        "resumption": "none_offered",
         "backend": bench.address,
         "bytes_from_client": 5,
         "bytes_from_backend": 3,

@@ -17,7 +17,7 @@ from termproxy.config.schema import Host
 from termproxy.errors import Fault
 from termproxy.observability.metrics import FAILED, as_plain
 from termproxy.observability.scoreboard import Column
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from termproxy.worker.assembly import Assembly
 from termproxy.worker.main import _together
 from termproxy.worker.shared import FAILURE_LINES, FailureLine
@@ -41,7 +41,7 @@ KEY_SHARES = (51, b"\0\0")
 def before(bench: Bench, *hosts: Host, **tls: Any) -> None:
     """A frontend as a server has it: the ClientHello is looked at."""
     cluster = Cluster("app", [Server(parse_address(bench.address))])
-    assembly = Assembly(frontend(*hosts, **tls), {"app": cluster}, {}, Stores())
+    assembly = Assembly(frontend(*hosts, **tls), {"app": cluster}, {}, Resumption(Stores()))
     assembly.serve([SITE, RSA_SITE], {}, NOW)
     bench.given = assembly.frontend
 

@@ -14,14 +14,15 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.schema import Host
 from termproxy.observability.scoreboard import Column
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from termproxy.worker.assembly import Assembly
 from tests.relay.ends import until
-from tests.support.tls import TLS_1_2, TLS_1_3, client_context
+from tests.support.tls import TLS_1_2, TLS_1_3, client_context, ticket_ring
 from tests.tls.pki import DAY, NOW, SERVER_USE, Issued, an_authority, crl_of, issue, loaded, showing
 from tests.worker.harness import Bench
 from tests.worker.test_assembly import CA_FILE, CRL_FILE, GUARD, frontend
 
+RESUMPTION = Resumption(Stores(tickets=ticket_ring()))
 CA = an_authority()
 REVOKED = issue("revoked", by=CA)
 PEM = {CA_FILE: CA.pem, CRL_FILE: crl_of(CA, REVOKED)}
@@ -51,7 +52,12 @@ def before_names(bench: Bench, *, reject: bool = False) -> None:
     cluster = Cluster("app", [Server(parse_address(bench.address))])
     unknown = "reject" if reject else "default"
     block = Host(names=("guarded.test",), client_crl=CRL_FILE, **GUARD)
-    assembly = Assembly(frontend(block, unknown_name=unknown), {"app": cluster}, PEM, Stores())
+    assembly = Assembly(
+        frontend(block, unknown_name=unknown),
+        {"app": cluster},
+        PEM,
+        RESUMPTION,
+    )
     assembly.serve([OPEN, GUARDED], PEM, NOW)
     bench.given = assembly.frontend
 
@@ -241,7 +247,7 @@ def test_a_connection_keeps_what_it_began_with(bench: Bench) -> None:
         bench.accept(), server_hostname="guarded.test", do_handshake_on_connect=False
     )
     bench._socks.append(said)
-    other = Assembly(frontend(unknown_name="reject"), {"app": cluster}, {}, Stores())
+    other = Assembly(frontend(unknown_name="reject"), {"app": cluster}, {}, RESUMPTION)
     other.serve([OPEN], {}, NOW)
     given.serve(other.frontend.default, other.frontend._by_name)
     try:

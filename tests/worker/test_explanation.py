@@ -17,7 +17,7 @@ from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.config.load import FlagSource, load
 from termproxy.tls.certificates import Certificate, load_certificate
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from termproxy.worker.assembly import Assembly
 from termproxy.worker.explanation import explain
 
@@ -54,7 +54,7 @@ def assemble(
     config = load(FlagSource(values, {}))
     server = Server(parse_address("127.0.0.1:2"))
     clusters = {name: Cluster(name, [server]) for name in config.clusters}
-    assembly = Assembly(config.frontends[0], clusters, {}, Stores())
+    assembly = Assembly(config.frontends[0], clusters, {}, Resumption(Stores()))
     assembly.serve(certificates, {}, NOW)
     return assembly
 

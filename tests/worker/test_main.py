@@ -44,14 +44,14 @@ from termproxy.worker.main import Assignment, Worker, has_hub
 from termproxy import clock
 from termproxy.config.schema import Frontend
 from termproxy.worker.assembly import Assembly
-from termproxy.tls.context import Stores
+from termproxy.tls.context import Resumption, Stores
 from pathlib import Path
 
 logging.basicConfig(stream=sys.stderr)
 order = json.loads(sys.argv[1])
 settings = Frontend(name="web", listen=(), cluster="app", certificates=())
 cluster = Cluster("app", [Server(parse_address(order["backend"]))])
-assembly = Assembly(settings, {"app": cluster}, {}, Stores())
+assembly = Assembly(settings, {"app": cluster}, {}, Resumption(Stores()))
 assembly.serve([load_certificate(Path(order["site"]))], {}, clock.utc_now())
 orders = socket.socket(fileno=order["orders"])
 orders.setblocking(False)
