@@ -73,7 +73,7 @@ cdef extern from "openssl/evp.h" nogil:
         pass
     const EVP_MD* EVP_sha256()
     int EVP_Digest(const void*, size_t, unsigned char*, unsigned int*, const EVP_MD*, void*)
-    const EVP_CIPHER* EVP_aes_256_cbc()
+    EVP_CIPHER* EVP_CIPHER_fetch(void*, const char*, const char*)
     int EVP_EncryptInit_ex(
         EVP_CIPHER_CTX*, const EVP_CIPHER*, void*, const unsigned char*, const unsigned char*)
     int EVP_DecryptInit_ex(
@@ -580,6 +580,12 @@ cdef int _staple(SSL* ssl, void* arg) noexcept:
         return SSL_TLSEXT_ERR_NOACK  # without a staple the client is served all the same
 
 
+# Fetched once: EVP_aes_256_cbc() is looked up anew for every ticket.
+cdef EVP_CIPHER* AES_256_CBC = EVP_CIPHER_fetch(NULL, b"AES-256-CBC", NULL)
+if AES_256_CBC == NULL:
+    raise ImportError("this OpenSSL has no AES-256-CBC, which tickets are made with")
+
+
 cdef int _on_ticket_key(
     SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int making
 ) noexcept:
@@ -604,7 +610,7 @@ cdef int _on_ticket_key(
         if index < 0 or RAND_bytes(iv, IV_SIZE) != 1:
             return 0
         memcpy(name, keys.keys[index].name, NAME_SIZE)
-        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys.keys[index].cipher_key, iv) != 1:
+        if EVP_EncryptInit_ex(cipher, AES_256_CBC, NULL, keys.keys[index].cipher_key, iv) != 1:
             return -1
         keys.ring.count(keys.keys[index].number)
     else:
@@ -613,7 +619,7 @@ cdef int _on_ticket_key(
             connection.miss = -index
             return 0
         connection.miss = _DAMAGED  # until it has been opened
-        if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys.keys[index].cipher_key, iv) != 1:
+        if EVP_DecryptInit_ex(cipher, AES_256_CBC, NULL, keys.keys[index].cipher_key, iv) != 1:
             return -1
     if not _set_mac_key(mac, keys.keys[index].mac_key):
         return -1
