@@ -409,18 +409,6 @@ class Arbiter:
         self._watch_files(generation)
         self._stapler.want(generation.certificates_to_staple())
 
-    # OCSP responses.
-
-    def _fork_helper(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
-        assert self._supervisor.in_force is not None  # noqa: S101 - see _tick
-        user = self._generations[self._supervisor.in_force].user
-        return spawn_helper(prepare, user, self._leave_master)
-
-    def _show_staples(self, changes: Changes) -> None:
-        show_staples(changes, self._stores.staples)
-        for child in self._children.values():
-            self._order(child, staples_order(changes))
-
     def _has_one_changed_validity(self) -> bool:
         generation = self._generations.get(self._supervisor.in_force or 0)
         utc_now = clock.utc_now()
@@ -432,6 +420,19 @@ class Arbiter:
         for pid, worker in self._supervisor.workers.items():
             if worker.generation == generation:
                 self._order(self._children[pid], message)
+
+    # OCSP responses.
+
+    def _fork_helper(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
+        assert self._supervisor.in_force is not None  # noqa: S101 - see _tick
+        user = self._generations[self._supervisor.in_force].user
+        return spawn_helper(prepare, user, self._leave_master)
+
+    def _show_staples(self, changes: Changes) -> None:
+        show_staples(changes, self._stores.staples)
+        message = staples_order(changes)
+        for child in self._children.values():
+            self._order(child, message)
 
     # What the master and a worker say to each other.
 

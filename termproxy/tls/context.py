@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from termproxy.shm import shared_memory
@@ -74,8 +75,8 @@ class Policy:
     def group_id(self) -> bytes:
         """The policy group, 32 bytes: sessions of one are never resumed in another (CVE-2025-23419).
 
-        Two names are of one group when the
-        same clients are let in to both: the same frontend, and the same rule for client certificates.
+        Two names are of one group when the same clients are let in to both: the same frontend, and the
+        same rule for client certificates.
         """
         digest = hashlib.sha256()
         auth = self.client_auth
@@ -162,7 +163,6 @@ def build_context(
     """The Context for `certificates` under `policy`.  CertificateError for what OpenSSL refuses."""
     openssl = _openssl.openssl_version_number()
     group = _session_id(policy)
-    resumption = resumption or Resumption(Stores(), with_tickets=False)
     try:
         return _openssl.Context(
             identities=[(certificate.chain, certificate.key) for certificate in certificates],
@@ -178,12 +178,9 @@ def build_context(
             client_ca=policy.client_auth.ca,
             client_crl=policy.client_auth.crl,
             client_depth=policy.client_auth.depth,
-            tickets=resumption.tickets,
-            ticket_keys=resumption.stores.ticket_keys(group) if resumption.with_tickets else None,
-            session_cache=resumption.stores.session_cache(resumption.session_cache),
-            lifetime=resumption.lifetime,
             on_client_hello=on_client_hello,
             staples=staples,
+            **({} if resumption is None else _resuming(resumption, group)),
         )
     except ValueError as error:
         files = ", ".join(str(certificate.chain_file) for certificate in certificates)
@@ -191,6 +188,17 @@ def build_context(
             f"{_openssl.openssl_version()} does not accept this for {files}: {error}",
             "choose what this OpenSSL can do, and a key of 2048 bit RSA or P-256",
         ) from None
+
+
+def _resuming(resumption: Resumption, group: bytes) -> dict[str, Any]:
+    """What the binding is told of it; told nothing, it resumes no session."""
+    stores = resumption.stores
+    return {
+        "tickets": resumption.tickets,
+        "ticket_keys": stores.ticket_keys(group) if resumption.with_tickets else None,
+        "session_cache": stores.session_cache(resumption.session_cache),
+        "lifetime": resumption.lifetime,
+    }
 
 
 def accepted(

@@ -114,7 +114,8 @@ class Worker:
         self._report_ready()
         self._over.wait()
         timer.stop()
-        self._tell_of_failures(FOR_EVER)
+        self._write_logs(FOR_EVER)
+        self._report_failures()
         self._tell_the_rest()
 
     def drain(self) -> None:
@@ -161,11 +162,12 @@ class Worker:
         self._acceptor.tick(now)
         for connection in self._shared.deadlines.due(now):
             connection.on_deadline(now)
-        self._tell_of_failures(now)
+        self._write_logs(now)
+        self._report_failures()
         self._end_if_drained(now)
 
-    def _tell_of_failures(self, now: float) -> None:
-        """What was held back, to the logs; what was seen, to the master; and the access log onwards."""
+    def _write_logs(self, now: float) -> None:
+        """What was held back for long enough, and all that the access log holds."""
         shared = self._shared
         for warning, held in shared.warnings.over(now):
             log.warning("%d more %s", held, warning or "things of other kinds")
@@ -174,6 +176,10 @@ class Worker:
                 shared.access_log.write(_together(line, held))
             shared.access_log.flush()
             shared.row[Column.ACCESS_LINES_LOST] = shared.access_log.lost
+
+    def _report_failures(self) -> None:
+        """To the master, as much as it takes now."""
+        shared = self._shared
         if shared.failures and not self._unsent:
             self._unsent = message({"failures": shared.failures.take(REPORT_KINDS)})
         if self._unsent:

@@ -8,23 +8,11 @@ from typing import Any
 import pytest
 
 from termproxy.config.checks import problems
-from termproxy.config.load import FileSource, load
 from termproxy.config.schema import ROTATIONS_MAX, Config, Resumption
 from termproxy.errors import ConfigError
 from termproxy.tls.tickets import KEYS_MAX, RETIRED_MAX
-
-GOOD = """\
-[[frontend]]
-name = "web"
-listen = ["127.0.0.1:8443"]
-cluster = "app"
-certificates = ["site.pem"]
-
-[cluster.app]
-servers = ["127.0.0.1:8080"]
-
-[resumption]
-"""
+from tests.config.test_load import GOOD
+from tests.config.test_load import read as read_config
 
 
 def findings(state_dir: Path | None = None, **settings: Any) -> list[tuple[str, str, str]]:
@@ -34,9 +22,7 @@ def findings(state_dir: Path | None = None, **settings: Any) -> list[tuple[str, 
 
 
 def read(folder: Path, text: str) -> Resumption:
-    file = folder / "t.toml"
-    file.write_text(GOOD + text)
-    return load(FileSource.read(file)).resumption
+    return read_config(folder, f"{GOOD}\n[resumption]\n{text}").resumption
 
 
 def told(folder: Path, text: str) -> str:
