@@ -18,8 +18,8 @@ from typing import Any
 from termproxy import clock
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
-from termproxy.worker.connection import ClientConnection
 from termproxy.worker.frontend import Frontend
+from termproxy.worker.relaying import RelayingConnection
 from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
@@ -107,7 +107,7 @@ class Listener:
     def _take(self, fd: int, peer: Any) -> None:
         try:
             os.set_blocking(fd, False)
-            connection = ClientConnection(self._acceptor.shared, self._frontend, fd, peer)
+            connection = RelayingConnection(self._acceptor.shared, self._frontend, fd, peer)
         except Exception:
             # Nothing of this client may stop the next one.
             log.exception("a connection could not begin; please report this")

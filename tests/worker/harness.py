@@ -21,8 +21,9 @@ from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Context, Scratch
 from termproxy.tls.context import Policy
 from termproxy.tls.selection import NameTable
-from termproxy.worker.connection import ClientConnection, Phase
+from termproxy.worker.connection import Phase
 from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.relaying import RelayingConnection
 from termproxy.worker.shared import Shared
 from tests.relay.ends import TlsClient, tcp_pair, until
 
@@ -60,7 +61,7 @@ class Bench:
             on_closed=self._on_closed,
         )
         self._socks: list[socket.socket] = []
-        self.connections: list[ClientConnection] = []
+        self.connections: list[RelayingConnection] = []
 
     def _on_closed(self) -> None:
         self.room_made += 1
@@ -76,7 +77,7 @@ class Bench:
         """A client has connected: its end, plain so far."""
         client, accepted = tcp_pair()
         self._socks.append(client)
-        connection = ClientConnection(self.shared, self.frontend(*servers), accepted.detach(), peer)
+        connection = RelayingConnection(self.shared, self.frontend(*servers), accepted.detach(), peer)
         self.connections.append(connection)
         connection.start()
         return client

@@ -1,654 +1,520 @@
-"""One client, from accept to close: every way it can end, and what each side sees then."""
+"""One client whose handshake fails: its word, what differs, the cure, and how many lines it may fill."""
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from termproxy import clock
+from termproxy.address import parse_address
+from termproxy.backends.cluster import Cluster
+from termproxy.backends.server import Server
+from termproxy.config.schema import Host
+from termproxy.errors import Fault
+from termproxy.observability.metrics import FAILED, as_plain
 from termproxy.observability.scoreboard import Column
-from termproxy.worker.connection import IDLE_CHECKS, LINGER, Phase
-from tests.relay.ends import TlsClient, receive, reset, send_all, turns, until
-from tests.support.clients import NAME
+from termproxy.tls.context import Resumption, Stores
+from termproxy.worker.assembly import Assembly
+from termproxy.worker.main import _together
+from termproxy.worker.shared import FAILURE_LINES, FailureLine
+from tests.relay.ends import TlsClient, receive, reset, turns, until
+from tests.support.hello import client_hello, hand_made, numbers
+from tests.support.tls import TLS_1_2, TLS_1_3, client_context
+from tests.tls.pki import NOW, issue, loaded
 from tests.worker.harness import Bench
+from tests.worker.test_assembly import frontend
 
-BIG = bytes(range(256)) * 4096
+SITE = loaded(issue("a", "a.test"), "a.pem")
+RSA_SITE = loaded(issue("r", "rsa.test", key="rsa"), "rsa.pem")
 
-
-def refused_address() -> str:
-    """Where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
-
-
-def phases(bench: Bench) -> list[Phase]:
-    return [connection.phase for connection in bench.connections]
+GROUPS, SIGNATURE_ALGORITHMS, ALPN, VERSIONS = 10, 13, 16, 43
+SIGNATURES = (SIGNATURE_ALGORITHMS, numbers(0x0403, 0x0804, 0x0401))
+CURVES = (GROUPS, numbers(0x1D, 0x17))
+IN_1_3 = (VERSIONS, numbers(0x0304, length_bytes=1))
+KEY_SHARES = (51, b"\0\0")
 
 
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted, not opened
+def before(bench: Bench, *hosts: Host, **tls: Any) -> None:
+    """A frontend as a server has it: the ClientHello is looked at."""
+    cluster = Cluster("app", [Server(parse_address(bench.address))])
+    assembly = Assembly(frontend(*hosts, **tls), {"app": cluster}, {}, Resumption(Stores()))
+    assembly.serve([SITE, RSA_SITE], {}, NOW)
+    bench.given = assembly.frontend
 
 
-# A life without trouble.
+def counters(bench: Bench) -> dict[str, int]:
+    assert bench.given is not None
+    return as_plain(bench.given.tally)["handshakes_failed"]
 
 
-def test_a_connection_goes_through_its_phases(bench: Bench) -> None:
-    client = TlsClient(bench.trust, bench.accept())
-    (connection,) = bench.connections
-    assert connection.phase is Phase.HANDSHAKE
-
-    with client:
-        client.handshake()
-        until(lambda: connection.phase is Phase.RELAYING, "the relay")
-        backend = bench.backend()
-        client.send(b"question")
-        assert receive(backend) == b"question"
-        send_all(backend, b"answer")
-        assert client.receive() == b"answer"
-        client.say_goodbye()
-        assert receive(backend) == b""
-        backend.close()
-        assert client.receive_all() == b""
-    until(lambda: connection.phase is Phase.CLOSED, "the end")
-    assert bench.all_is_given_back()
-
-
-def test_a_finished_connection_leaves_one_record_with_all_that_is_known(bench: Bench) -> None:
-    client, backend = bench.relay()
-    client.send(b"12345")
-    assert receive(backend) == b"12345"
-    send_all(backend, b"123")
-    assert client.receive() == b"123"
-    backend.close()
-    assert client.receive_all() == b""
-    client.vanish()
-
-    record = bench.record()
-    assert record.pop("time").endswith("Z")
-    assert record.pop("handshake_seconds") > 0
-    assert record.pop("connect_seconds") > 0
-    assert record.pop("seconds") > 0
-    assert record.pop("group").lower().startswith("x25519")
-    assert record == {
-        "client": "192.0.2.1:40000",
-        "frontend": "web",
-        "sni": NAME,
-        "version": "TLSv1.3",
-        "cipher": "TLS_AES_128_GCM_SHA256",
-        "resumed": False,
-        "resumption": "none_offered",
-        "backend": bench.address,
-        "bytes_from_client": 5,
-        "bytes_from_backend": 3,
-        "ended": "done",
-        "fault": "none",
-    }
-
-
-def test_what_happened_is_counted(bench: Bench) -> None:
-    client, backend = bench.relay()
-    assert (bench.count(Column.OPEN), bench.count(Column.ACCEPTED)) == (1, 1)
-    client.send(b"12345")
-    assert receive(backend) == b"12345"
-    backend.close()
-    assert client.receive_all() == b""
-    client.vanish()
-    bench.record()
-
-    assert bench.count(Column.OPEN) == 0
-    assert bench.count(Column.HANDSHAKES) == 1
-    assert bench.count(Column.HANDSHAKES_RESUMED) == 0
-    assert bench.count(Column.HANDSHAKES_FAILED) == 0
-    assert bench.count(Column.BACKEND_FAILURES) == 0
-    assert bench.count(Column.BYTES_FROM_CLIENTS) == 5
-    assert bench.room_made == 1
-
-
-def test_an_ipv6_client_is_named_in_brackets(bench: Bench) -> None:
-    bench.accept(peer=("2001:db8::1", 40000, 0, 0)).close()
-
-    assert bench.record()["client"] == "[2001:db8::1]:40000"
-
-
-def test_bytes_that_come_with_the_handshake_s_last_are_not_forgotten(bench: Bench) -> None:
-    """No event tells of what OpenSSL has read already."""
-    raw = bench.accept()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = bench.trust.wrap_bio(incoming, outgoing, server_hostname=NAME)
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    send_all(raw, outgoing.read())
-    while True:
-        incoming.write(receive(raw))
-        try:
-            tls.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            continue
-    tls.write(b"at once")
-    send_all(raw, outgoing.read())  # Finished and the first request in one segment
-
-    assert receive(bench.backend()) == b"at once"
-
-
-# Handshakes that fail.
-
-
-def test_a_handshake_that_takes_too_long_is_the_client_s_fault(bench: Bench) -> None:
+def failure_on(bench: Bench, said: bytes) -> dict[str, Any]:
+    """What stands in the book after these bytes; in the log and the counters it must be the same."""
     client = bench.accept()
-    bench.pass_time(9.0)
-    assert bench.records == []
+    client.send(said)
+    until(bench.failures, "the failure")
+    (kind,) = bench.failures()
+    record = bench.record()
+    assert (record["ended"], record.get("detail")) == (kind["reason"], kind["detail"])
+    assert record["fault"] == "client"
+    assert counters(bench) == {kind["reason"]: 1}
+    assert bench.count(Column.HANDSHAKES_FAILED) == 1
+    assert kind["cure"]
+    return kind
+
+
+HELLOS: dict[str, tuple[bytes, str, str]] = {
+    "ssl 3.0": (hand_made(version=0x0300), "old_client", "the client offers SSL 3.0; accepted here:"),
+    "tls 1.1": (hand_made(version=0x0302), "old_client", "the client offers TLS 1.1; accepted here:"),
+    "tls 1.0 in its list": (
+        hand_made(extensions=[(VERSIONS, numbers(0x0301, 0x0302, length_bytes=1)), SIGNATURES]),
+        "old_client",
+        "the client offers TLS 1.1, TLS 1.0; accepted here:",
+    ),
+    "a version to come": (
+        hand_made(extensions=[(VERSIONS, numbers(0x0305, length_bytes=1)), SIGNATURES]),
+        "no_shared_version",
+        "the client offers 0x0305; accepted here: TLS 1.2, TLS 1.3",
+    ),
+    "only grease for a version": (
+        hand_made(
+            ciphers=[0x1301], extensions=[(VERSIONS, numbers(0x1A1A, length_bytes=1)), SIGNATURES]
+        ),
+        "no_shared_version",
+        "the client offers none; accepted here: TLS 1.2, TLS 1.3",
+    ),
+    "a version in the old field that is not negotiated there": (
+        hand_made(version=0x0304, ciphers=[0x002F], extensions=[SIGNATURES, CURVES]),
+        "no_shared_cipher",
+        "the client offers AES128-SHA; accepted here: ECDHE",
+    ),
+    "cbc": (
+        hand_made(ciphers=[0xC009, 0xC013], extensions=[SIGNATURES, CURVES]),
+        "no_shared_cipher",
+        "the client offers ECDHE-ECDSA-AES128-SHA, ECDHE-RSA-AES128-SHA; accepted here: ECDHE",
+    ),
+    "finite fields": (
+        hand_made(ciphers=[0x009E, 0x009F], extensions=[SIGNATURES, CURVES]),
+        "no_shared_cipher",
+        "the client offers DHE-RSA-AES128-GCM-SHA256, DHE-RSA-AES256-GCM-SHA384; accepted here: ",
+    ),
+    "no ciphers of tls 1.3": (
+        hand_made(ciphers=[0x1304], extensions=[SIGNATURES, CURVES, IN_1_3, KEY_SHARES]),
+        "no_shared_cipher",
+        "the client offers TLS_AES_128_CCM_SHA256; accepted here: TLS_AES_128_GCM_SHA256",
+    ),
+    "export": (
+        hand_made(ciphers=[0x0003, 0x0006, 0x00FF]),
+        "scanner",
+        "offers only ciphers that no client",
+    ),
+    "nothing but a signal": (hand_made(ciphers=[0x00FF]), "no_shared_cipher", "the client offers none;"),
+    "another key": (
+        hand_made(ciphers=[0xC02F], extensions=[SIGNATURES, CURVES]),
+        "no_shared_cipher",
+        "of our ciphers the client offers only ECDHE-RSA-AES128-GCM-SHA256; here the key is ecdsa",
+    ),
+    "another group": (
+        hand_made(extensions=[SIGNATURES, (GROUPS, numbers(0x19))]),
+        "no_shared_group",
+        "the client offers P-521; accepted here: ",
+    ),
+    "another group in tls 1.3": (
+        hand_made(
+            ciphers=[0x1301], extensions=[SIGNATURES, (GROUPS, numbers(0x19)), IN_1_3, KEY_SHARES]
+        ),
+        "no_shared_group",
+        "the client offers P-521; accepted here: ",
+    ),
+    "no groups": (
+        hand_made(extensions=[SIGNATURES]),
+        "no_shared_group",
+        "the client offers none; accepted here: ",
+    ),
+    "not our key's curve": (
+        hand_made(ciphers=[0xC02B], extensions=[SIGNATURES, (GROUPS, numbers(0x1D, 0x18))]),
+        "no_shared_group",
+        "the client offers X25519, P-384; here the key is ecdsa (P-256)",
+    ),
+    "rsa's signatures": (
+        hand_made(extensions=[CURVES, (SIGNATURE_ALGORITHMS, numbers(0x0804, 0x0401))]),
+        "no_shared_signature_algorithm",
+        "the client accepts signatures of rsa_pss_rsae_sha256, rsa_pkcs1_sha256; here the key is ecdsa",
+    ),
+    "rsa's signatures in tls 1.3": (
+        hand_made(
+            ciphers=[0x1301],
+            extensions=[CURVES, (SIGNATURE_ALGORITHMS, numbers(0x0804)), IN_1_3, KEY_SHARES],
+        ),
+        "no_shared_signature_algorithm",
+        "the client accepts signatures of rsa_pss_rsae_sha256; here the key is ecdsa (P-256)",
+    ),
+    "sha-1": (
+        hand_made(extensions=[CURVES, (SIGNATURE_ALGORITHMS, numbers(0x0203, 0x0201))]),
+        "no_shared_signature_algorithm",
+        "the client accepts signatures with SHA-1 or MD5 only",
+    ),
+    "no signatures": (
+        hand_made(extensions=[CURVES]),
+        "no_shared_signature_algorithm",
+        "the client accepts signatures with SHA-1 or MD5 only",
+    ),
+    "a fallback": (
+        hand_made(ciphers=[0xC02B, 0x5600], extensions=[SIGNATURES, CURVES]),
+        "inappropriate_fallback",
+        "the client offered less than it can, and said so",
+    ),
+    "tls 1.3 without key shares": (
+        hand_made(ciphers=[0x1301], extensions=[SIGNATURES, CURVES, IN_1_3]),
+        "protocol_error",
+        "no suitable key share",
+    ),
+    "tls 1.3 without groups": (
+        hand_made(ciphers=[0x1301], extensions=[SIGNATURES, IN_1_3, KEY_SHARES]),
+        "protocol_error",
+        "missing supported groups extension",
+    ),
+    "a list of versions that is cut": (
+        hand_made(extensions=[(VERSIONS, b"\3\3\4\3"), SIGNATURES]),
+        "protocol_error",
+        "length mismatch",
+    ),
+    "an empty list of groups": (
+        hand_made(extensions=[(GROUPS, b"\0\0"), SIGNATURES]),
+        "protocol_error",
+        "bad extension",
+    ),
+    "an alert of another version after the hello": (
+        hand_made(extensions=[SIGNATURES, CURVES]) + b"\x15\3\1\0\2\2\x28",
+        "protocol_error",
+        "wrong version number",
+    ),
+    "an alert after the hello": (
+        hand_made(extensions=[SIGNATURES, CURVES]) + b"\x15\3\3\0\2\2\x28",
+        "client_alert",
+        "the client refused with the alert handshake_failure",
+    ),
+    "an alert about our certificate": (
+        hand_made(extensions=[SIGNATURES, CURVES]) + b"\x15\3\3\0\2\2\x2e",
+        "certificate_rejected",
+        "the client refused our certificate: it does not accept the certificate",
+    ),
+    "ssl 2.0": (
+        bytes.fromhex("802e0100020015000000100100800200800300800400800500800600400700c0") + bytes(16),
+        "old_client",
+        "the client offers SSL 2.0; accepted here:",
+    ),
+    "smtp": (b"EHLO mail.test\r\n", "not_tls", "what the client sent is not TLS"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "not_tls", "what the client sent is not TLS"),
+    "http": (b"GET / HTTP/1.0\r\n\r\n", "plain_http", "plain HTTP was spoken to the TLS port"),
+}
+
+
+@pytest.mark.parametrize("which", HELLOS)
+def test_what_differs_is_told(bench: Bench, which: str) -> None:
+    said, reason, detail = HELLOS[which]
+    before(bench)
+    kind = failure_on(bench, said)
+
+    assert kind["reason"] == reason
+    assert kind["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_hello_in_pieces_is_explained_as_one_that_is_whole(bench: Bench, size: int) -> None:
+    said, reason, detail = HELLOS["another group"]
+    before(bench)
+    client = bench.accept()
+    for at in range(0, len(said), size):
+        client.send(said[at : at + size])
+        turns(1)
+    until(bench.failures, "the failure")
+
+    (kind,) = bench.failures()
+    assert kind["reason"] == reason
+    assert kind["detail"].startswith(detail)
+
+
+def test_what_no_name_accepts_in_common_is_told_by_the_name_s_own_policy(bench: Bench) -> None:
+    before(bench, Host(names=("rsa.test",), groups=("P-384",), min_version="1.3"))
+    hello = client_hello("rsa.test", version=ssl.TLSVersion.TLSv1_2)
+    kind = failure_on(bench, hello)
+
+    assert kind["reason"] == "no_shared_version"
+    assert kind["detail"] == "the client offers TLS 1.2; accepted here: TLS 1.3"
+    assert kind["name"] == "rsa.test"
+
+
+def test_a_key_is_that_of_the_name(bench: Bench) -> None:
+    before(bench)
+    context = client_context(version=TLS_1_2, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+    client = context.wrap_socket(
+        bench.accept(), server_hostname="rsa.test", do_handshake_on_connect=False
+    )
+    with client:
+        until(lambda: bench.failures() or _step(client), "the failure")
+
+    (kind,) = bench.failures()
+    assert kind["reason"] == "no_shared_cipher"
+    assert kind["detail"].endswith("here the key is rsa")
+
+
+def _step(client: ssl.SSLSocket) -> bool:
+    try:
+        client.do_handshake()
+    except (ssl.SSLError, OSError):
+        pass
+    return False
+
+
+@pytest.mark.parametrize("protocols", [["h3"], ["x" * 255, "y" * 200]])
+def test_protocols_are_told(bench: Bench, protocols: list[str]) -> None:
+    before(bench, alpn=("h2",))
+    offered = b"".join(bytes([len(each)]) + each.encode() for each in protocols)
+    body = len(offered).to_bytes(2) + offered
+    kind = failure_on(bench, hand_made(extensions=[SIGNATURES, CURVES, (ALPN, body)]))
+
+    assert kind["reason"] == "no_shared_protocol"
+    assert kind["detail"] == f"the client speaks {', '.join(protocols)}; spoken here: h2"
+
+
+def test_a_name_that_is_not_served_is_told_with_it(bench: Bench) -> None:
+    before(bench, unknown_name="reject")
+    kind = failure_on(bench, client_hello("other.test"))
+
+    assert (kind["reason"], kind["name"]) == ("unknown_name", "other.test")
+    assert "unknown_name" in kind["cure"]
+
+
+def test_a_client_without_a_name_is_not_said_to_have_asked_for_one(bench: Bench) -> None:
+    before(bench, unknown_name="reject")
+    kind = failure_on(bench, client_hello(None))
+
+    assert (kind["reason"], kind["name"]) == ("unknown_name", None)
+    assert kind["detail"].endswith("or for none")
+
+
+def test_a_malformed_name_is_told_as_it_can_be_printed(bench: Bench) -> None:
+    before(bench)
+    kind = failure_on(bench, client_hello(b"a\x1b[2J.test"))
+
+    assert kind["reason"] == "unknown_name"
+    assert kind["name"] == r"a\x1b[2J.test"
+
+
+# Those that leave.
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+@pytest.mark.parametrize("said", [b"", b"\x16", client_hello("a.test")[:-1]])
+def test_who_leaves_before_its_hello_is_whole_is_a_scanner(
+    bench: Bench, leave: Any, said: bytes
+) -> None:
+    before(bench)
+    client = bench.accept()
+    if said:
+        client.send(said)
+        turns(2)
+    leave(client)
+    until(bench.failures, "the failure")
+
+    assert counters(bench) == {"scanner": 1}
+    assert bench.record()["detail"] == "the client left before it had sent a ClientHello"
+
+
+def test_who_leaves_after_its_hello_is_none(bench: Bench) -> None:
+    before(bench)
+    client = bench.accept()
+    client.send(client_hello("a.test"))
+    assert receive(client)
+    client.close()
+    until(bench.failures, "the failure")
+
+    assert set(counters(bench)) <= {"client_closed", "client_reset"}
+    assert sum(counters(bench).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [(b"", "sent no whole ClientHello"), (b"\x16", "sent no whole ClientHello")]
+)
+def test_who_is_silent_runs_out_of_time(bench: Bench, said: bytes, told: str) -> None:
+    before(bench)
+    client = bench.accept()
+    if said:
+        client.send(said)
+        turns(2)
     bench.pass_time(10.3)
 
-    assert bench.records[0]["ended"] == "handshake_timeout"
-    assert bench.records[0]["fault"] == "client"
-    assert bench.records[0]["detail"] == "the client sent no whole ClientHello within 10 s"
-    assert receive(client) == b""
+    assert told in bench.record()["detail"]
+    assert counters(bench) == {"handshake_timeout": 1}
+
+
+def test_who_is_silent_after_its_hello_runs_out_of_time(bench: Bench) -> None:
+    before(bench)
+    client = bench.accept()
+    client.send(client_hello("a.test"))
+    assert receive(client)
+    bench.pass_time(10.3)
+
+    assert "did not finish its handshake" in bench.record()["detail"]
+    assert bench.failures()[0]["name"] == "a.test"
+
+
+def test_a_drain_that_ends_in_a_handshake_is_nobody_s_fault(bench: Bench) -> None:
+    before(bench)
+    bench.accept()
+    bench.connections[-1].drain_is_over()
+
+    assert counters(bench) == {"drain_timeout": 1}
+    assert bench.record()["fault"] == "none"
+
+
+# Handshakes that succeed.
+
+
+def test_a_handshake_that_succeeds_is_no_failure(bench: Bench) -> None:
+    before(bench)
+    context = client_context(version=TLS_1_3)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with TlsClient(context, bench.accept()) as client:
+        client.handshake()
+        until(lambda: bench.count(Column.HANDSHAKES) == 1, "our side of it")
+        client.vanish()
+        until(lambda: bench.records, "the record")
+
+    assert counters(bench) == {}
+    assert bench.failures() == []
+
+
+def test_a_certificate_that_is_refused_after_the_handshake_is_no_failed_one(bench: Bench) -> None:
+    """A client may look at it only then; the line says so, and the handshake stays done."""
+    client, _ = bench.relay()
+    assert bench.given is None
+    raw = client.sock.detach()
+    with socket.socket(fileno=raw) as sock:
+        sock.send(b"\x15\3\3\0\2\2\x2e")  # in the clear: not to be read, but an end
+
+    until(lambda: bench.records, "the record")
+    assert bench.count(Column.HANDSHAKES_FAILED) == 0
+    assert bench.failures() == []
+
+
+# A bug of ours.
+
+
+def test_a_bug_in_the_handshake_is_counted_as_one_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while another failure is explained, and ends this connection only."""
+    before(bench)
+    monkeypatch.setattr("termproxy.worker.connection.explain_handshake", lambda *_: 1 / 0)
+    client = bench.accept()
+    client.send(b"\0" * 100)
+    until(lambda: bench.records, "the record")
+
+    assert counters(bench) == {"internal_error": 1}
+    assert bench.record()["fault"] == "proxy"
     assert bench.count(Column.HANDSHAKES_FAILED) == 1
     assert bench.all_is_given_back()
 
 
-def test_drips_do_not_make_a_handshake_s_time_longer(bench: Bench) -> None:
-    """Slowloris: a byte now and then is no progress."""
-    client = bench.accept()
-    for _ in range(3):
-        client.send(b"\x16")
-        turns(2)
-    bench.pass_time(10.3)
-
-    assert bench.records[0]["ended"] == "handshake_timeout"
+# Scanners do not flood the log.
 
 
-def test_plain_http_is_answered_in_its_own_words(bench: Bench) -> None:
-    client = bench.accept()
-    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    answer = receive(client)
-
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert b"https://" in answer
-    assert bench.record()["ended"] == "plain_http"
-    assert bench.record()["fault"] == "client"
-    assert "version" not in bench.record()
-    assert receive(client) == b""
+def scan(bench: Bench, times: int, *, peer: Any = ("192.0.2.1", 40000)) -> None:
+    for _ in range(times):
+        bench.accept(peer=peer).close()
+    until(bench.all_is_given_back, "the end of all")
 
 
-def test_what_is_not_tls_is_refused_with_an_alert(bench: Bench) -> None:
+def lines_together(bench: Bench, now: float) -> list[dict[str, Any]]:
+    lines = bench.shared.failure_lines.over(now)
+    return [_together(line, held).as_line() for line, held in lines]
+
+
+def test_many_failures_of_one_client_have_few_lines(bench: Bench) -> None:
+    before(bench)
+    scan(bench, 3 * FAILURE_LINES)
+    assert len(bench.records) == FAILURE_LINES
+    assert all("count" not in record for record in bench.records)
+    assert counters(bench) == {"scanner": 3 * FAILURE_LINES}
+    assert bench.failures()[0]["count"] == 3 * FAILURE_LINES
+
+    (line,) = lines_together(bench, clock.monotonic() + 11)
+    assert (line["client"], line["frontend"], line["ended"]) == ("192.0.2.1", "web", "scanner")
+    assert (line["count"], line["fault"]) == (2 * FAILURE_LINES, "client")
+    assert line["detail"] == "20 more such handshakes failed in the 10 s before this"
+    assert lines_together(bench, clock.monotonic() + 100) == []
+
+
+def test_a_client_s_ports_are_one_client(bench: Bench) -> None:
+    before(bench)
+    for port in range(2 * FAILURE_LINES):
+        scan(bench, 1, peer=("2001:db8::1", 1000 + port, 0, 0))
+
+    assert len(bench.records) == FAILURE_LINES
+
+
+def test_one_client_does_not_take_another_s_lines(bench: Bench) -> None:
+    before(bench)
+    scan(bench, 2 * FAILURE_LINES)
+    scan(bench, 1, peer=("192.0.2.2", 1))
+
+    assert bench.records[-1]["client"] == "192.0.2.2:1"
+
+
+def test_one_reason_does_not_take_another_s_lines(bench: Bench) -> None:
+    before(bench)
+    scan(bench, 2 * FAILURE_LINES)
     client = bench.accept()
     client.send(b"SSH-2.0-OpenSSH_9.2\r\n")
-    turns()
-    client.shutdown(socket.SHUT_WR)
+    until(lambda: counters(bench).get("not_tls"), "the failure")
 
-    assert bench.record()["ended"] in ("not_tls", "protocol_error", "old_client")
-    until(bench.all_is_given_back, "the end of the linger")
+    assert bench.records[-1]["ended"] == "not_tls"
 
 
-def test_a_client_that_shares_no_version_is_told_so(bench: Bench) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_ciphers("AES128-SHA:@SECLEVEL=0")
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    client = TlsClient(context, bench.accept())
-    with client, pytest.raises(ssl.SSLError, match=r"(?i)handshake[ _]failure"):
-        client.handshake()
-
-    record = bench.record()
-    assert record["ended"] == "no_shared_cipher"
-    assert (record["alert"], record["alert_from"]) == ("handshake_failure", "proxy")
-    assert record["fault"] == "client"
-
-
-def test_a_client_that_distrusts_us_is_heard(bench: Bench) -> None:
-    client = TlsClient(ssl.create_default_context(), bench.accept())
-    with client, pytest.raises(ssl.SSLCertVerificationError):
-        client.handshake()
-    record = bench.record()
-
-    assert record["ended"] == "certificate_rejected"
-    assert (record["alert"], record["alert_from"]) == ("unknown_ca", "client")
-
-
-@pytest.mark.parametrize("leave", [socket.socket.close, reset])
-def test_a_client_that_leaves_before_its_hello_is_counted(bench: Bench, leave: Any) -> None:
-    leave(bench.accept())
-
-    assert bench.record()["ended"] == "scanner"
-    assert bench.record()["fault"] == "client"
-    until(bench.all_is_given_back, "the end")
-
-
-def test_a_refused_client_that_stays_is_left_after_the_linger(bench: Bench) -> None:
-    client = bench.accept()
-    client.send(b"GET / HTTP/1.1\r\n\r\n")
-    assert receive(client)
-    assert phases(bench) == [Phase.LINGERING]
-    client.send(b"and more")
-    turns()
-    bench.pass_time(LINGER + 0.3)
-
-    assert phases(bench) == [Phase.CLOSED]
-    assert len(bench.records) == 1
-    assert bench.all_is_given_back()
-
-
-def test_a_refused_client_that_resets_ends_the_linger(bench: Bench) -> None:
-    client = bench.accept()
-    client.send(b"GET / HTTP/1.1\r\n\r\n")
-    assert receive(client)
-    reset(client)
-
-    until(bench.all_is_given_back, "the end of the linger")
-
-
-def test_certificates_that_do_not_fit_are_sent_when_there_is_room(bench: Bench) -> None:
-    """The client's window is small: our flight goes in pieces."""
-    client = bench.accept()
-    (connection,) = bench.connections
-    connection._wait_to_write_handshake()
-    connection._wait_to_write_handshake()
-    turns()
-    assert connection._writable is None
-    tls = TlsClient(bench.trust, client)
-    with tls:
-        tls.handshake()
-        until(lambda: bench.count(Column.HANDSHAKES) == 1, "our side of the handshake")
-
-
-# Backends that cannot be reached.
-
-
-def test_a_backend_that_refuses_is_the_backend_s_fault(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    nowhere = refused_address()
-    client = bench.connect(nowhere)
-    record = bench.record()
-
-    assert (record["ended"], record["fault"]) == ("backend_refused", "backend")
-    assert nowhere in record["detail"]
-    assert record["version"] == "TLSv1.3"
-    assert "connect_seconds" not in record
-    assert bench.count(Column.BACKEND_FAILURES) == 1
-    assert f"cluster app: backend_refused: {nowhere}: Connection refused" in caplog.text
-    assert client.receive_all() == b""
-
-
-def test_a_backend_that_refuses_is_passed_over(bench: Bench) -> None:
-    client = bench.connect(refused_address(), bench.address)
-    backend = bench.backend()
-    client.send(b"hello")
-
-    assert receive(backend) == b"hello"
-    assert bench.count(Column.BACKEND_FAILURES) == 1
-
-
-def test_many_refusals_make_one_line_a_second(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    nowhere = refused_address()
-    for _ in range(5):
-        bench.connect(nowhere)
-
-    assert caplog.text.count("backend_refused") == 1
-    assert bench.count(Column.BACKEND_FAILURES) == 5
-
-
-@pytest.fixture
-def black_hole() -> Iterator[str]:
-    """The address of a listener whose queue is full: connecting to it neither works nor fails."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-def test_a_backend_that_does_not_answer_is_left_for_the_next_one(bench: Bench, black_hole: str) -> None:
-    client = bench.connect(black_hole, bench.address)
-    (connection,) = bench.connections
-    turns()
-    assert connection.phase is Phase.CONNECTING
-    bench.pass_time(2.0)
-    assert connection.phase is Phase.CONNECTING
-    bench.pass_time(3.3)
-    backend = bench.backend()
-    client.send(b"hello")
-
-    assert receive(backend) == b"hello"
-
-
-def test_a_last_backend_that_does_not_answer_is_a_timeout_in_the_record(
-    bench: Bench, black_hole: str
-) -> None:
-    bench.connect(black_hole)
-    bench.pass_time(3.3)
-
-    assert bench.records[0]["ended"] == "backend_timeout"
-
-
-# Ends of a relay.
-
-
-def test_a_client_that_vanishes_resets_its_backend(bench: Bench) -> None:
-    """Otherwise the backend takes half a request for a whole one."""
-    client, backend = bench.relay()
-    client.send(b"half a requ")
-    assert receive(backend) == b"half a requ"
-    client.vanish()
-
-    assert bench.record()["ended"] == "client_closed"
-    assert bench.record()["fault"] == "client"
-    with pytest.raises(ConnectionResetError):
-        receive(backend)
-
-
-def test_a_client_that_resets_resets_its_backend(bench: Bench) -> None:
-    client, backend = bench.relay()
-    client.reset()
-
-    assert bench.record()["ended"] == "client_reset"
-    with pytest.raises(ConnectionResetError):
-        receive(backend)
-
-
-def test_a_client_that_resets_after_our_close_notify_has_lost_nothing(bench: Bench) -> None:
+def test_a_client_that_succeeds_has_its_line_all_the_same(bench: Bench) -> None:
+    scan(bench, 2 * FAILURE_LINES)
     client, backend = bench.relay()
     backend.close()
     assert client.receive_all() == b""
-    client.reset()
-
-    assert bench.record()["ended"] == "done"
-    assert bench.record()["fault"] == "none"
-
-
-def test_a_backend_that_resets_leaves_its_client_without_close_notify(bench: Bench) -> None:
-    client, backend = bench.relay()
-    send_all(backend, b"half an ans")
-    assert client.receive() == b"half an ans"
-    reset(backend)
-
-    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
-        client.receive_all()
-    assert bench.record()["ended"] == "backend_reset"
-    assert bench.record()["fault"] == "backend"
-    assert bench.count(Column.BACKEND_FAILURES) == 1
-
-
-def test_a_backend_that_resets_while_the_client_sends_leaves_it_without_close_notify(
-    bench: Bench,
-) -> None:
-    """The client must not take half an answer for a whole one, whichever event comes first."""
-    client, backend = bench.relay()
-    (connection,) = bench.connections
-    send_all(backend, b"half an ans")
-    assert client.receive() == b"half an ans"
-    reset(backend)
-    client.send(b"the request goes on")
-    # Both sockets are readable; the loop may begin with either.
-    assert connection._to_backend is not None
-    connection._to_backend.on_readable()
-
-    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
-        client.receive_all()
-
-
-def test_a_backend_that_answers_and_closes_while_the_client_sends_has_its_answer_delivered(
-    bench: Bench,
-) -> None:
-    """HTTP: "413 Content Too Large", and closed with the body unread."""
-    client, backend = bench.relay()
-    client.send(b"upload")
-    assert receive(backend) == b"upload"
-    send_all(backend, b"413")
-    backend.shutdown(socket.SHUT_WR)
-    until(lambda: bench.connections[0]._to_client is not None, "the relay")
-    assert client.receive_all() == b"413"
-    backend.close()
-    client.send(BIG)
-    until(lambda: bench.connections[0].phase is Phase.LINGERING, "the answer to be read")
-
-    assert bench.record()["ended"] == "backend_reset"
-    bench.connections[0].on_deadline(0.0)
-    assert bench.connections[0].phase is Phase.CLOSED
-
-
-def test_a_full_relay_in_both_directions_ends_as_done(bench: Bench) -> None:
-    client, backend = bench.relay()
-    client.send(BIG)
-    received = b""
-    while len(received) < len(BIG):
-        received += receive(backend)
-    send_all(backend, received)
-    backend.shutdown(socket.SHUT_WR)
-
-    assert client.receive_all() == BIG
-    client.say_goodbye()
-    assert bench.record()["bytes_from_client"] == bench.record()["bytes_from_backend"] == len(BIG)
-
-
-# Idleness.
-
-
-def test_a_quiet_connection_is_ended_in_order_after_its_time(bench: Bench) -> None:
-    client, backend = bench.relay()
-    bench.pass_time(30.0)
-    bench.pass_time(59.0)
-    assert bench.records == []
-    bench.pass_time(60.3)
-    record = bench.record()
-
-    assert (record["ended"], record["fault"]) == ("idle_timeout", "none")
-    assert record["detail"] == "no byte either way for 60 s"
-    assert client.receive_all() == b""
-    assert receive(backend) == b""
-    assert bench.all_is_given_back()
-
-
-@pytest.mark.parametrize("who", ["client", "backend"])
-def test_a_byte_either_way_begins_the_time_anew(bench: Bench, who: str) -> None:
-    client, backend = bench.relay()
-    for at in (50.0, 100.0, 150.0):
-        if who == "client":
-            client.send(b".")
-            receive(backend)
-        else:
-            send_all(backend, b".")
-            client.receive()
-        bench.pass_time(at)
-        assert bench.records == []
-    for check in range(IDLE_CHECKS + 2):
-        bench.pass_time(150.0 + (check + 1) * 60.0 / IDLE_CHECKS)
-
-    assert bench.records[0]["ended"] == "idle_timeout"
-
-
-# The worker's end.
-
-
-def test_a_drain_s_end_closes_a_relay(bench: Bench) -> None:
-    client, backend = bench.relay()
-    bench.connections[0].drain_is_over()
-
-    assert bench.record()["ended"] == "drain_timeout"
-    assert bench.record()["fault"] == "none"
-    with pytest.raises(ConnectionResetError):
-        receive(backend)  # it must not take a part of an upload for the whole
-    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
-        client.receive_all()
-
-
-def test_a_drain_s_end_leaves_a_refused_client_s_record_alone(bench: Bench) -> None:
-    client = bench.accept()
-    client.send(b"GET / HTTP/1.1\r\n\r\n")
-    assert receive(client)
-    bench.connections[0].drain_is_over()
-
-    assert [record["ended"] for record in bench.records] == ["plain_http"]
-    assert bench.all_is_given_back()
-
-
-# Our own failures.
-
-
-class Bug(Exception):  # noqa: N818 - of ours, and no error of theirs
-    pass
-
-
-def broken(*_: object) -> None:
-    raise Bug
-
-
-def crash_report(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
-    (report,) = [record for record in caplog.records if record.exc_info]
-    assert report.exc_info is not None
-    assert report.exc_info[0] is Bug
-    assert "please report this" in report.message
-    return report
-
-
-def test_a_bug_in_a_pump_ends_its_connection_and_no_other(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    client, backend = bench.relay()
-    other, other_backend = bench.relay()
-    connection = bench.connections[0]
-    assert connection._to_backend is not None
-    connection._to_backend._move = broken  # type: ignore[assignment]
-    client.send(b"boom")
-    until(lambda: connection.phase is Phase.CLOSED, "the end")
-
-    assert bench.record()["ended"] == "internal_error"
-    assert bench.record()["fault"] == "proxy"
-    assert bench.record()["detail"] == "Bug"
-    assert "<ClientConnection web fd=" in crash_report(caplog).message
-    assert receive(backend) == b""
-    other.send(b"alive")
-    assert receive(other_backend) == b"alive"
-
-
-def test_a_bug_after_the_handshake_ends_its_connection(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("termproxy.worker.connection.Connecting", broken)
-    with TlsClient(bench.trust, bench.accept()) as client:
-        client.handshake()
-        assert bench.record()["ended"] == "internal_error"
-    crash_report(caplog)
-    assert bench.all_is_given_back()
-
-
-def test_a_bug_at_a_deadline_ends_its_connection(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.relay()
-    monkeypatch.setattr("termproxy.worker.connection.ClientConnection._look_for_idleness", broken)
-    bench.pass_time(60.0)
-
-    assert bench.record()["ended"] == "internal_error"
-    crash_report(caplog)
-    assert bench.all_is_given_back()
-
-
-def test_a_bug_while_connecting_ends_its_connection(
-    bench: Bench,
-    black_hole: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bench.connect(black_hole)
-    (connection,) = bench.connections
-    assert connection.phase is Phase.CONNECTING
-    monkeypatch.setattr("termproxy.worker.connection.Connecting.advance", broken)
-    connection._on_settled()
-
-    assert bench.record()["ended"] == "internal_error"
-    crash_report(caplog)
-
-
-# Nothing is left behind.
-
-
-def test_a_close_counts_once(bench: Bench) -> None:
-    bench.accept()
-    (connection,) = bench.connections
-    connection.close()
-    connection.close()
-
-    assert bench.count(Column.OPEN) == 0
-    assert bench.room_made == 1
-
-
-def test_without_an_access_log_connections_are_still_counted(bench: Bench) -> None:
-    log, bench.shared.access_log = bench.shared.access_log, None
-    client, backend = bench.relay()
-    client.send(b"12345")
-    assert receive(backend) == b"12345"
     client.vanish()
-    until(bench.all_is_given_back, "the end")
-    bench.shared.access_log = log
-
-    assert bench.records == []
-    assert bench.count(Column.BYTES_FROM_CLIENTS) == 5
+    until(lambda: bench.records[-1]["ended"] == "done", "its line")
 
 
-def test_no_descriptor_stays_open_whatever_the_end(bench: Bench) -> None:
-    bench.relay()
-    bench.close()
-    bench.__init__(bench.context, bench.trust, bench.log_file.parent)  # type: ignore[misc]
-    before = open_descriptors()
-    client, backend = bench.relay()
-    client.vanish()
-    until(bench.all_is_given_back, "one end")
-    backend.close()
-    client, backend = bench.relay()
-    backend.close()
-    assert client.receive_all() == b""
-    client.say_goodbye()
-    until(bench.all_is_given_back, "another end")
-    client.vanish()
-    client = bench.connect(refused_address())
-    until(bench.all_is_given_back, "a third end")
-    client.vanish()
+def test_many_clients_have_lines_too_but_not_without_bound(bench: Bench) -> None:
+    keys_max = bench.shared.failure_lines.KEYS_MAX
+    for number in range(keys_max + 50):
+        key = FailureLine(f"192.0.2.{number}", "web", "scanner", Fault.CLIENT)
+        bench.shared.failure_lines.admits(key, 5.0)
+    (line,) = lines_together(bench, 16.0)
 
-    assert open_descriptors() == before
+    assert (line["client"], line["frontend"], line["ended"], line["count"]) == (
+        "(many)",
+        "(many)",
+        "(many)",
+        50,
+    )
 
 
-def test_a_connection_says_who_it_is(bench: Bench) -> None:
-    bench.accept()
+def test_counters_and_lines_tell_the_same(bench: Bench) -> None:
+    before(bench)
+    scan(bench, 35)
+    for _ in range(13):
+        client = bench.accept()
+        client.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+        assert receive(client) == b""
+        client.close()
+    until(bench.all_is_given_back, "the end of all")
+    lines = [*bench.records, *lines_together(bench, float("inf"))]
+    told: Counter[str] = Counter()
+    for line in lines:
+        told[line["ended"]] += line.get("count", 1)
 
-    assert repr(bench.connections[0]).startswith("<ClientConnection web fd=")
-    assert repr(bench.connections[0]).endswith(" HANDSHAKE>")
-
-
-def test_what_a_client_names_itself_cannot_break_a_line(site: Path, bench: Bench) -> None:
-    """The name is the client's to choose: any byte but NUL."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    raw = bench.accept()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_hostname="aaaaaaaa.example")
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    send_all(raw, outgoing.read().replace(b"aaaaaaaa", b'\n\x1b[31m\xff"'))
-    turns()
-    raw.close()
-
-    assert bench.record()["sni"] == '\\x0a\\x1b[31m\\xff".example'
-
-
-def test_errors_of_the_backend_that_have_no_word_are_failures(bench: Bench) -> None:
-    bench.relay()
-    bench.connections[0]._report_backend_lost(OSError(errno.EIO, "Input/output error"))
-
-    assert bench.record()["ended"] == "backend_failed"
-    assert bench.record()["detail"] == f"{bench.address}: Input/output error"
+    assert told == counters(bench) == {"scanner": 35, "not_tls": 13}
+    assert sum(told.values()) == bench.count(Column.HANDSHAKES_FAILED)
+    assert set(told) <= set(FAILED)
