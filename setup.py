@@ -1,7 +1,8 @@
-"""Build the one native module; all else about the package is in setup.cfg.
+"""Build the two native modules; all else about the package is in setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
+`termproxy.http._wire` needs nothing but a compiler.
 """
 
 import os
@@ -62,6 +63,11 @@ library_folders = (
     [str(p) for p in (Path(PREFIX, "lib64"), Path(PREFIX, "lib")) if p.is_dir()] if (PREFIX) else []
 )
 
+hardened = {
+    "extra_compile_args": ["-O2", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    "extra_link_args": ["-Wl,-z,relro,-z,now"],
+}
+
 setup(
     cmdclass={"build_ext": BuildExt},
     ext_modules=[
@@ -72,8 +78,8 @@ setup(
             library_dirs=library_folders,
             runtime_library_dirs=library_folders,
             libraries=["ssl", "crypto"],
-            extra_compile_args=["-O2", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
-            extra_link_args=["-Wl,-z,relro,-z,now"],
-        )
+            **hardened,
+        ),
+        Extension("termproxy.http._wire", ["termproxy/http/_wire.pyx"], **hardened),
     ],
 )

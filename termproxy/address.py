@@ -1,6 +1,7 @@
 """Where to listen and where to connect: `127.0.0.1:8443`, `[::1]:8443`, `unix:/run/app.sock`.
 
-Addresses are literal: nothing here, or anywhere at start, asks a name server.
+Addresses are literal: nothing here asks a name server.  A backend may also be a Name, whose addresses
+are found while we run (backends/prober.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 UNIX_PATH_MAX = 107  # bytes: sun_path of sockaddr_un holds 108 with its final NUL (unix(7))
@@ -24,11 +26,31 @@ class Address:
     def is_unix(self) -> bool:
         return self.family is socket.AF_UNIX
 
+    @property
+    def port(self) -> int:
+        """0 for a Unix socket."""
+        return 0 if isinstance(self.sockaddr, str) else self.sockaddr[1]
+
     def __str__(self) -> str:
         if isinstance(self.sockaddr, str):
             return f"unix:{self.sockaddr}"
         host, port = self.sockaddr
         return f"[{host}]:{port}" if self.family is socket.AF_INET6 else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A host's name and a port, to become addresses."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def at(self, ip: str) -> Address:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        return Address(family, (ip, self.port))
 
 
 def parse_address(text: str) -> Address:
@@ -65,3 +87,13 @@ def _tcp(text: str, host: str, port: str) -> Address:
         raise ValueError(f"{text!r}: {host!r} is not an IP address; write {hint}") from None
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
     return Address(family, (str(ip), int(port)))
+
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+def is_in(host: str, networks: Networks) -> bool:
+    """Whether an IP address is in one of the networks; ::ffff:192.0.2.1 is 192.0.2.1."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in networks if network.version == address.version)

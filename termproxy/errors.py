@@ -5,6 +5,7 @@
     ├── StartError              OPERATOR  the server cannot start or reload, and why
     ├── ControlError            OPERATOR  a verb could not reach the master, or was refused
     ├── TlsError                CLIENT    a handshake or a TLS record failed (tls/failures.py)
+    ├── BadProxyHeader          CLIENT    what should be a PROXY header is none (relay/proxy_protocol.py)
     └── BackendError            BACKEND   a backend refused, reset or was too slow
 
 The fault decides who hears of it: a client's is counted, a backend's marks the server, an operator's

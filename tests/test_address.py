@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from termproxy.address import UNIX_PATH_MAX, Address, parse_address
+from termproxy.address import UNIX_PATH_MAX, Address, Name, parse_address
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,11 @@ def test_every_ip_address_and_port_is_an_address(ip: object, port: int) -> None:
 
     assert address.sockaddr == (str(ip), port)
     assert parse_address(str(address)) == address
+
+
+def test_a_name_becomes_addresses_of_its_port() -> None:
+    name = Name("app.internal", 80)
+
+    assert str(name) == "app.internal:80"
+    assert name.at("192.0.2.1") == parse_address("192.0.2.1:80")
+    assert name.at("2001:db8::1") == parse_address("[2001:db8::1]:80")

@@ -1,6 +1,7 @@
 """The command line of `perf/compare`: what to compare, how long, where the result goes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,7 +26,8 @@ def chosen(_context: click.Context, option: click.Parameter, value: str | None) 
     """Read a comma-separated list of names of rows."""
     if value is None:
         return None
-    known = [row.name for row in (SERVERS if option.name == "servers" else LOADS)]
+    servers = [server for peers in SERVERS.values() for server in peers]
+    known = [row.name for row in (servers if option.name == "servers" else LOADS)]
     names = [name.strip() for name in value.split(",")]
     if unknown := sorted(set(names) - set(known)):
         raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
@@ -36,6 +38,7 @@ def chosen(_context: click.Context, option: click.Parameter, value: str | None) 
 @quick_option
 @rounds_option
 @seconds_option
+@click.option("--mode", type=click.Choice(list(SERVERS)), default="tcp", show_default=True)
 @click.option("--only", callback=chosen, help="Loads to measure, separated by commas.")
 @click.option("--servers", callback=chosen, help="Servers to measure, separated by commas.")
 @termproxy_option
@@ -58,6 +61,7 @@ def main(  # noqa: PLR0913 - one parameter per option
     quick: bool,
     rounds: int,
     seconds: int,
+    mode: str,
     only: list[str] | None,
     servers: list[str] | None,
     termproxy: Path,
@@ -70,7 +74,9 @@ def main(  # noqa: PLR0913 - one parameter per option
     """
     plan = make_plan(quick=quick, rounds=rounds, seconds=seconds)
     loads = [load for load in LOADS if only is None or load.name in only]
-    peers = [server for server in SERVERS if servers is None or server.name in servers]
+    if mode == "http":
+        loads = [replace(load, target=load.http_target) for load in loads]
+    peers = [server for server in SERVERS[mode] if servers is None or server.name in servers]
     result = run(plan, loads, peers, termproxy)
     print_result(result)
     write_json(result, json_file)

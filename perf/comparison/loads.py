@@ -50,6 +50,8 @@ class Load:
     shows: tuple[Quantity, ...]
     certificate: Literal["ecdsa", "rsa"] = "ecdsa"
     target: Target | None = None
+    http_target: Target | None = None
+    """The target of mode "http"."""
     # Whether each measurement wants processes that have served nobody yet.
     fresh_processes: bool = False
 
@@ -70,12 +72,14 @@ LOADS = (
         tool=Wrk(path="/small", connections=64),
         shows=(CPU, RATE, P50, P99),
         target=Target(ratio=1.15),
+        http_target=Target(ratio=1.10),
     ),
     Load(
         name="response-10k",
         title="keep-alive request, 10 KiB",
         tool=Wrk(path="/10k", connections=64),
         shows=(CPU, RATE),
+        http_target=Target(ratio=1.05),
     ),
     Load(
         name="handshake-rsa",
@@ -84,6 +88,7 @@ LOADS = (
         shows=(CPU, RATE),
         certificate="rsa",
         target=Target(ratio=1.10),
+        http_target=Target(ratio=1.05),
     ),
     Load(
         name="handshake-ecdsa",
@@ -91,6 +96,7 @@ LOADS = (
         tool=Wrk(path="/small", connections=32, handshakes="full"),
         shows=(CPU, RATE),
         target=Target(ratio=1.10),
+        http_target=Target(ratio=1.05),
     ),
     Load(
         name="resumed-1.2",
@@ -112,6 +118,7 @@ LOADS = (
         tool=Wrk(path="/1m", connections=8),
         shows=(CPU_PER_MIB, MIB_RATE),
         target=Target(ratio=0.85),
+        http_target=Target(ratio=0.9),
     ),
     Load(
         name="memory",
@@ -119,6 +126,7 @@ LOADS = (
         tool=IdleConnections(connections=1000, path="/small"),
         shows=(PER_CONNECTION, AT_START),
         target=Target(ratio=1.0, at_most=16 * KIB),
+        http_target=Target(ratio=1.0, at_most=14 * KIB),
         fresh_processes=True,
     ),
 )

@@ -6,12 +6,12 @@ production: TLS 1.2 and 1.3, one worker or thread, an accept queue of 4096, no
 logs per connection, an unprivileged user, and the cipher suites in one order, so
 that all do the same work.  All else is left at its default.
 
-The first name in SERVERS is the one the others are compared with.
+Of each mode, the first one is the one that the others are compared with.
 """
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
@@ -148,7 +148,68 @@ global
 """,
 )
 
-SERVERS = (TERMPROXY, HITCH, NGINX_STREAM, HAPROXY)
+TERMPROXY_HTTP = replace(
+    TERMPROXY,
+    name="termproxy-http",
+    config=TERMPROXY.config.replace('cluster = "web"\n', 'cluster = "web"\nmode = "http"\n'),
+)
+
+# With the fields that a backend wants to see, as its documentation shows them, and kept connections.
+NGINX_HTTP = Server(
+    name="nginx-http",
+    command="nginx -e $directory/nginx-http.error -c $config",
+    version="nginx -v",
+    config="""\
+daemon off;
+pid $directory/$port.pid;
+error_log $directory/nginx-http.error;
+worker_processes 1;
+events { worker_connections 8192; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 10m;
+    client_body_temp_path $directory/temporary-body;
+    proxy_temp_path $directory/temporary-proxy;
+    fastcgi_temp_path $directory/temporary-fastcgi;
+    scgi_temp_path $directory/temporary-scgi;
+    uwsgi_temp_path $directory/temporary-uwsgi;
+    upstream web {
+        server 127.0.0.1:$backend_port;
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }
+    server {
+        listen 127.0.0.1:$port ssl backlog=4096;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_prefer_server_ciphers on;
+        ssl_conf_command Ciphersuites $ciphersuites;
+        ssl_certificate $chain;
+        ssl_certificate_key $key;
+        location / {
+            proxy_pass http://web;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $$host;
+            proxy_set_header X-Forwarded-For $$remote_addr;
+            proxy_set_header X-Forwarded-Proto https;
+        }
+    }
+}
+""",
+    config_as_root="user www-data;\n",
+)
+
+HAPROXY_HTTP = replace(
+    HAPROXY,
+    name="haproxy-http",
+    config=HAPROXY.config.replace("mode tcp", "mode http\n    http-reuse always\n    option forwardfor"),
+)
+
+SERVERS = {
+    "tcp": (TERMPROXY, HITCH, NGINX_STREAM, HAPROXY),
+    "http": (TERMPROXY_HTTP, NGINX_HTTP, HAPROXY_HTTP),
+}
 
 # One nginx answers for all of them, so quickly that it is never what is measured.
 BACKEND = Server(

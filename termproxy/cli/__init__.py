@@ -15,6 +15,7 @@ from termproxy import __version__
 from termproxy.errors import ConfigError, TermproxyError
 
 VERBS = {
+    "backends": "backends",
     "run": "run",
     "check": "config",
     "config": "config",

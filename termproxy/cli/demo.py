@@ -32,6 +32,7 @@ def demo(listen: str) -> None:
             "listen": [listen],
             "cert": str(site),
             "backend": [address],
+            "mode": "http",  # so that the backend shows what it is told of its client
             "user": UNPRIVILEGED if os.getuid() == 0 else "",
         }
         arbiter = Arbiter(lambda: flag_source(flags), lambda: announce(listen, ca), may_reload=False)

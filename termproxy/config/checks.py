@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import fields
 
 from termproxy.config.policy import Policy, effective_policy
-from termproxy.config.schema import ROTATIONS_MAX, Config, Frontend, Host, TlsPolicy
+from termproxy.config.schema import ROTATIONS_MAX, Config, Frontend, Health, Host, Http, TlsPolicy
 
 Finding = tuple[tuple[str | int, ...], str, str]  # where, what, cure
 
@@ -17,10 +18,39 @@ def problems(config: Config) -> Iterator[Finding]:
         yield (), "no frontend", "write [[frontend]] with name, listen, cluster and certificates"
     yield from _resumption_that_cannot_be(config)
     yield from _clusters_that_are_missing(config)
+    yield from _clusters_that_contradict_themselves(config)
     yield from _names_used_twice(config)
     yield from _addresses_used_twice(config)
     yield from _hosts_named_twice(config)
     yield from _policies_that_contradict_themselves(config)
+    yield from _http_that_cannot_be(config)
+
+
+def _http_that_cannot_be(config: Config) -> Iterator[Finding]:
+    for index, frontend in enumerate(config.frontends):
+        here = ("frontend", index)
+        if frontend.mode == "http":
+            yield from _promises_of_http_2(frontend, index)
+            continue
+        given = {
+            "route": frontend.routes,
+            "trust_forwarded_from": frontend.trust_forwarded_from,
+            "redirect_from": frontend.redirect_from,
+            "http": frontend.http != Http(),
+        }
+        for name, is_given in given.items():
+            if is_given:
+                what = f'{name} has no effect: mode is "{frontend.mode}"'
+                yield (*here, name), what, 'write mode = "http", or remove it'
+
+
+def _promises_of_http_2(frontend: Frontend, index: int) -> Iterator[Finding]:
+    blocks: list[tuple[tuple[str | int, ...], TlsPolicy]] = [(("tls",), frontend.tls)]
+    blocks += [(("host", number), host) for number, host in enumerate(frontend.hosts)]
+    for path, block in blocks:
+        if block.alpn is not None and "h2" in block.alpn:
+            what = 'mode "http" speaks HTTP/1.1, and alpn promises h2'
+            yield ("frontend", index, *path, "alpn"), what, 'write alpn = ["http/1.1"]'
 
 
 def _resumption_that_cannot_be(config: Config) -> Iterator[Finding]:
@@ -43,11 +73,39 @@ def _clusters_that_are_missing(config: Config) -> Iterator[Finding]:
         for number, host in enumerate(frontend.hosts):
             if host.cluster is not None:
                 wanted.append((("frontend", index, "host", number), host.cluster))
+        for number, route in enumerate(frontend.routes):
+            wanted.append((("frontend", index, "route", number), route.cluster))
         for path, cluster in wanted:
             if cluster not in config.clusters:
                 close = difflib.get_close_matches(cluster, config.clusters, n=1)
                 cure = f"did you mean {close[0]!r}?" if close else f"write [cluster.{cluster}]"
                 yield (*path, "cluster"), f"there is no cluster {cluster!r}", cure
+
+
+def _clusters_that_contradict_themselves(config: Config) -> Iterator[Finding]:
+    for name, cluster in config.clusters.items():
+        here = ("cluster", name)
+        seen: set[str] = set()
+        for index, server in enumerate(map(str, cluster.servers)):
+            if server in seen:
+                what, cure = f"{server} is there twice", "name it once, with a weight"
+                yield (*here, "servers", index), what, cure
+            seen.add(server)
+        if cluster.passive.eject_max < cluster.passive.eject:
+            what = f"eject_max = {cluster.passive.eject_max:g} is less than eject"
+            yield (*here, "passive", "eject_max"), what, f"write {cluster.passive.eject:g} or more"
+        yield from _checks_that_are_not_made(cluster.health, (*here, "health"))
+
+
+def _checks_that_are_not_made(health: Health, path: tuple[str, ...]) -> Iterator[Finding]:
+    given = {spec.name for spec in fields(Health) if getattr(health, spec.name) != spec.default}
+    if health.kind == "off" and given:
+        what = f"{' and '.join(sorted(given))} without effect: nothing is checked"
+        yield (*path, "kind"), what, 'write kind = "tcp" or "http"'
+    if health.kind == "tcp":
+        for name in sorted(given & {"path", "host", "expect"}):
+            what = f'{name} has no effect: kind is "tcp"'
+            yield (*path, name), what, 'remove it, or write kind = "http"'
 
 
 def _names_used_twice(config: Config) -> Iterator[Finding]:
@@ -62,11 +120,12 @@ def _names_used_twice(config: Config) -> Iterator[Finding]:
 def _addresses_used_twice(config: Config) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for index, frontend in enumerate(config.frontends):
-        for address in map(str, frontend.listen):
-            if address in seen:
-                what = f"{address} is already listened on by frontend {seen[address]!r}"
-                yield ("frontend", index, "listen"), what, "give each address to one frontend"
-            seen[address] = frontend.name
+        for name in ("listen", "redirect_from"):
+            for address in map(str, getattr(frontend, name)):
+                if address in seen:
+                    what = f"{address} is already listened on by frontend {seen[address]!r}"
+                    yield ("frontend", index, name), what, "give each address to one frontend"
+                seen[address] = frontend.name
 
 
 def _hosts_named_twice(config: Config) -> Iterator[Finding]:

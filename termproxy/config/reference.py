@@ -8,12 +8,24 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from termproxy.address import Address
+from termproxy.address import Address, Name
 from termproxy.config.load import Path_, Source, holds
-from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, Host, key_of, kind_of
+from termproxy.config.schema import (
+    CertificateFiles,
+    Cluster,
+    Config,
+    FactFields,
+    Frontend,
+    Host,
+    Route,
+    Server,
+    key_of,
+    kind_of,
+)
 
 HEADER = """\
 # Every setting of termproxy, with its default.  Generated from termproxy/config/schema.py by
@@ -34,10 +46,21 @@ def reference() -> str:
         if "section" in spec.metadata:
             blocks += [f"\n# {spec.metadata['help']}\n[frontend.{key_of(spec)}]"]
             blocks += _settings(spec.metadata["section"])
+    blocks += ['\n# Mode "http": requests that go elsewhere; the first that fits.']
+    # As a comment: a route is not everybody's.
+    blocks += [_commented(block) for block in ("[[frontend.route]]", *_settings(Route))]
     blocks += ["\n# What differs for some names."]
     blocks += ["[[frontend.host]]", *_settings(Host)]
     blocks += ["\n# Where they are forwarded to.\n[cluster.app]", *_settings(Cluster)]
+    for spec in fields(Cluster):
+        if "section" in spec.metadata:
+            blocks += [f"\n# {spec.metadata['help']}\n[cluster.app.{key_of(spec)}]"]
+            blocks += _settings(spec.metadata["section"])
     return "\n".join(blocks) + "\n"
+
+
+def _commented(block: str) -> str:
+    return "\n".join(line if line.startswith("#") else f"# {line}" for line in block.splitlines())
 
 
 def _settings(cls: type) -> Iterator[str]:
@@ -101,19 +124,36 @@ def _toml(value: Any, spec: Field[Any]) -> str:
 
 
 def _literal(value: Any) -> str:
-    match value:
+    plain = _plain(value)
+    match plain:
         case bool() | int() | float():
-            return _number(value)
-        case str() | Path() | Address():
-            return _quote(str(value))
-        case CertificateFiles(chain=chain, key=None, passphrase=None):
-            return _quote(str(chain))
+            return _number(plain)
+        case str() | Path() | Address() | Name():
+            return _quote(str(plain))
         case dict():
-            return f"{{ {', '.join(f'{k} = {_literal(v)}' for k, v in value.items())} }}"
-        case CertificateFiles():
-            return _literal({k: v for k, v in asdict(value).items() if v is not None})
+            pairs = ", ".join(f"{key} = {_literal(each)}" for key, each in plain.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
         case _:
-            return f"[{', '.join(map(_literal, value))}]"
+            return f"[{', '.join(map(_literal, plain))}]"
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
+    """What an operator would write for it: one thing where that is enough, else a table."""
+    match value:
+        case FactFields(pairs=pairs):
+            return dict(pairs)
+        case IPv4Network() | IPv6Network():
+            return str(value)
+        case CertificateFiles(chain=chain, key=None, passphrase=None):
+            return chain
+        case CertificateFiles():
+            return {name: given for name, given in asdict(value).items() if given is not None}
+        case Server(address=address, weight=1, max_connections=0):
+            return address
+        case Server(address=address, weight=weight, max_connections=limit):
+            return {"address": address, "weight": weight} | ({"max_connections": limit} if limit else {})
+        case _:
+            return value
 
 
 def _number(value: float) -> str:

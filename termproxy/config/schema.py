@@ -7,12 +7,14 @@ edited: a reload makes a new one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
-from termproxy.address import Address, parse_address
+from termproxy.address import Address, Name, parse_address
 from termproxy.hostname import is_host_name
 
 
@@ -100,6 +102,19 @@ def seconds(at_least: float, at_most: float = 86400.0) -> Kind:
     return Kind(expects, read)
 
 
+def fraction() -> Kind:
+    expects = "a number from 0 to 1"
+
+    def read(value: Any, _: Path) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong_type(value, expects)
+        if not 0 <= value <= 1:  # False for NaN, too
+            raise BadValue(f"{value} is out of bounds", f"write {expects}")
+        return float(value)
+
+    return Kind(expects, read)
+
+
 def _boolean(value: Any, _: Path) -> bool:
     if not isinstance(value, bool):
         raise _wrong_type(value, "true or false")
@@ -168,6 +183,14 @@ def _access(value: Any, base: Path) -> Path | str:
     return str(value) if value in ("-", "off") else _file(value, base)
 
 
+def _backend(value: Any, base: Path) -> Address | Name:
+    host, _, port = _text(value, base).rpartition(":")
+    is_name = is_host_name(host.lower()) and not host.rpartition(".")[2].isdigit()
+    if is_name and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+        return Name(host.lower(), int(port))
+    return _address(value, base)
+
+
 def _address(value: Any, base: Path) -> Address:
     try:
         return parse_address(_text(value, base))
@@ -185,6 +208,12 @@ def _listen(value: Any, base: Path) -> Address:
     return address
 
 
+def _listens(value: Any, base: Path) -> tuple[Address, ...]:
+    expects = 'a list of addresses, as in ["0.0.0.0:80"]'
+    addresses: tuple[Address, ...] = () if value == [] else some(_listen, expects).read(value, base)
+    return addresses
+
+
 def _host_pattern(value: Any, base: Path) -> str:
     text = _text(value, base)
     name = text.removeprefix("*.")
@@ -196,13 +225,154 @@ def _host_pattern(value: Any, base: Path) -> str:
     return text
 
 
-def _server(value: Any, base: Path) -> Address:
-    if isinstance(value, dict):
-        _only_keys(value, {"address"})
-        if "address" not in value:
-            raise BadValue("no address", 'write "127.0.0.1:8080", or { address = "127.0.0.1:8080" }')
-        value = value["address"]
-    return _address(value, base)
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A backend of a cluster."""
+
+    address: Address | Name
+    weight: int = 1
+    max_connections: int = 0  # 0: no limit
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+_SERVER_NUMBERS = {"weight": whole(1, 256), "max_connections": whole(0, 1_000_000)}
+
+
+def _server(value: Any, base: Path) -> Server:
+    if not isinstance(value, dict):
+        return Server(_backend(value, base))
+    _only_keys(value, {"address", *_SERVER_NUMBERS})
+    if "address" not in value:
+        raise BadValue("no address", 'write "127.0.0.1:8080", or { address = "127.0.0.1:8080" }')
+    numbers = {}
+    for name, number in _SERVER_NUMBERS.items():
+        if name in value:
+            try:
+                numbers[name] = number.read(value[name], base)
+            except BadValue as bad:
+                raise BadValue(f"{name}: {bad}", bad.cure) from None
+    return Server(_backend(value["address"], base), **numbers)
+
+
+def _statuses(value: Any, base: Path) -> str:
+    """One status, or a range of them: "200-399"."""
+    text = str(value) if type(value) is int else _text(value, base)
+    ends = [end for end in text.split("-", 1) if end.isascii() and end.isdigit()]
+    if len(ends) != text.count("-") + 1 or not 200 <= int(ends[0]) <= int(ends[-1]) <= 599:
+        raise BadValue(f"{text!r} is no status", 'write a number from 200 to 599, or "200-399"')
+    return text
+
+
+def _visible(value: Any, base: Path) -> str:
+    """What may stand in a request's head without ending a word, or a line."""
+    text = _text(value, base)
+    if not all("!" <= mark <= "~" for mark in text):
+        raise BadValue(f"{text!r} has spaces or other marks", "write printable ASCII without spaces")
+    return text
+
+
+def _request_path(value: Any, base: Path) -> str:
+    text = _visible(value, base)
+    if not text.startswith("/") or "#" in text:
+        raise BadValue(f"{text!r} is not a path", "begin it with a slash, and leave out any #")
+    return text
+
+
+Network = IPv4Network | IPv6Network
+
+
+def _networks(value: Any, _: Path) -> tuple[Network, ...]:
+    """As some(), but none is right, too."""
+    if not isinstance(value, list):
+        raise _wrong_type(value, 'a list, as in ["10.0.0.0/8", "::1"]')
+    networks, bad = [], []
+    for index, each in enumerate(value):
+        try:
+            networks.append(ip_network(_text(each, _)))
+        except BadValue as problem:
+            bad.append((index, problem))
+        except ValueError as error:
+            cure = 'write an address or a network, as in "192.0.2.1" or "10.0.0.0/8"'
+            bad.append((index, BadValue(str(error), cure)))
+    if bad:
+        raise BadItems(bad)
+    return tuple(networks)
+
+
+FACTS = (
+    "tls_version",
+    "tls_cipher",
+    "tls_name",
+    "tls_resumed",
+    "client_subject",
+    "client_issuer",
+    "client_serial",
+    "client_sha256",
+    "client_names",
+    "client_certificate",
+)
+"""What a field for backends may be filled with; the last one as RFC 9440 writes it."""
+
+FACT_FIELDS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FactFields:
+    """Pairs of a field's name and the fact that fills it."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+TAKEN_FIELDS = {
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+}
+"""What frames a message, or is filled with something else: a second one could be taken for the first."""
+
+
+def _facts(value: Any, _: Path) -> FactFields:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, 'a table, as in { X-Client-Subject = "client_subject" }')
+    for name, fact in value.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise BadValue(f"{name!r} is no name of a field", "use letters, digits and dashes")
+        if name.lower() in TAKEN_FIELDS:
+            raise BadValue(f"{name} has a meaning of its own", "choose another name for the field")
+        if fact not in FACTS:
+            raise BadValue(f"{name}: unknown fact {fact!r}", f"known: {', '.join(FACTS)}")
+    if len(value) > FACT_FIELDS_MAX or len({name.lower() for name in value}) < len(value):
+        raise BadValue("too many fields, or one twice", f"name each once, {FACT_FIELDS_MAX} at most")
+    return FactFields(tuple(value.items()))
+
+
+def _field_value(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    if not all(" " <= mark <= "~" for mark in text):
+        raise BadValue(f"{text!r} cannot be a field's value", "write printable ASCII")
+    return text.strip()
+
+
+def _route_host(value: Any, base: Path) -> str:
+    return "" if value == "" else _host_pattern(value, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +419,18 @@ def some(item: Callable[[Any, Path], Any], expects: str) -> Kind:
     return Kind(expects, read)
 
 
+def _name_server(value: Any, base: Path) -> Address:
+    address = _address(value, base)
+    if address.is_unix:
+        raise BadValue(f"cannot ask {address}", "write an IP address and port, as in 127.0.0.1:53")
+    return address
+
+
+def _name_servers(value: Any, base: Path) -> tuple[Address, ...]:
+    expects = 'a list of addresses, as in ["127.0.0.1:53"]'
+    return () if value == [] else some(_name_server, expects).read(value, base)
+
+
 # ------------------------------------------------------------------------------------ the table
 
 
@@ -258,10 +440,16 @@ class Log:
         "How much to say on standard error.", choice("debug", "info", "warning", "error"), "info"
     )
     access: Path | str = setting(
-        "One JSON line a connection.",
+        'One line a connection, or in mode "http" a request.',
         Kind('"-" for standard output, a path, or "off"', _access),
         "-",
     )
+    format: str = setting(
+        "All that is known, as JSON, or what web servers write.",
+        choice("json", "common", "combined"),
+        "json",
+    )
+    query: bool = setting("Write requests' queries, too, which may hold secrets.", BOOLEAN, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +458,18 @@ class Timeouts:
 
     handshake: float = setting("From accept to a finished TLS handshake.", seconds(0.1), 10.0)
     connect: float = setting("From asking a backend to a connection, each.", seconds(0.1), 3.0)
+    request_head: float = setting(
+        'Mode "http": from a request\'s first byte to the end of its head, and to the first request.',
+        seconds(0.1),
+        10.0,
+    )
+    response: float = setting(
+        'Mode "http": from the end of a request to the head of its answer.', seconds(0.1), 60.0
+    )
     idle: float = setting("Without a byte either way, then a connection is closed.", seconds(1), 60.0)
+    tunnel: float = setting(
+        'Mode "http": the same for connections that were upgraded, as to WebSocket.', seconds(1), 3600.0
+    )
     drain: float = setting(
         "What a stopping worker's connections have to finish; then they are closed.",
         seconds(0),
@@ -284,6 +483,31 @@ class Limits:
         "Open at once in each worker; more wait in the listener's queue.",
         whole(1, 1_000_000),
         10_000,
+    )
+    request_head: int = setting(
+        'Mode "http": of a request\'s line and fields.', whole(1024, 131_072, "bytes"), 32_768
+    )
+    request_target: int = setting("Of its target.", whole(64, 65_536, "bytes"), 8192)
+    request_fields: int = setting("How many fields it may have.", whole(8, 1000), 100)
+    request_body: int = setting("Of its body; 0: no limit.", whole(0, 1 << 50, "bytes"), 0)
+    body_rate: int = setting(
+        "What a request's body has to come with on average; 0: as slowly as it likes.",
+        whole(0, 1 << 30, "bytes a second"),
+        100,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    servers: tuple[Address, ...] = setting(
+        "Who is asked; empty: those of /etc/resolv.conf.",
+        Kind('a list of addresses, as in ["127.0.0.1:53"]', _name_servers),
+        (),
+    )
+    hosts: Path | None = setting(
+        "Names that stand in this file are not asked for.",
+        Kind('a path, or "" for none', _optional_file),
+        Path("/etc/hosts"),
     )
 
 
@@ -414,6 +638,42 @@ class Host(TlsPolicy):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    x_forwarded: bool = setting(
+        "Tell backends of the client in X-Forwarded-For, -Proto, -Host and -Port.", BOOLEAN, True
+    )
+    forwarded: bool = setting("Tell them in Forwarded, too (RFC 7239).", BOOLEAN, True)
+    request_id: bool = setting("Give every request an X-Request-ID.", BOOLEAN, True)
+    via: bool = setting("Add Via: 1.1 termproxy.", BOOLEAN, False)
+    facts: FactFields = setting(
+        f"Fields that we fill, and with what: {', '.join(FACTS)}.  A client's own are taken out.",
+        Kind('a table, as in { X-Client-Subject = "client_subject" }', _facts),
+        FactFields(),
+    )
+    underscores: str = setting(
+        "What becomes of fields with _ in their names, which CGI and WSGI take for a dash.",
+        choice("reject", "drop", "pass"),
+        "reject",
+    )
+    strict_transport_security: str = setting(
+        "The value of that field in every answer; empty: as the backend has it.",
+        Kind('a text, as in "max-age=31536000; includeSubDomains"', _field_value),
+        "",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    host: str = setting(
+        "A name; *.example.com stands for one label more, and empty for any.",
+        Kind("a host name", _route_host),
+        "",
+    )
+    path_prefix: str = setting("How the path begins.", Kind("a path", _request_path), "/")
+    cluster: str = setting("Which cluster gets the request.", Kind("a name", _name), example="static")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frontend:
     name: str = setting("For logs and status.", Kind("a name", _name), example="web")
     listen: tuple[Address, ...] = setting(
@@ -421,7 +681,20 @@ class Frontend:
         some(_listen, 'a list of addresses, as in ["0.0.0.0:443", "[::]:443"]'),
         example=["127.0.0.1:8443", "[::1]:8443"],
     )
-    mode: str = setting("What is forwarded: plain bytes over TCP.", choice("tcp"), "tcp")
+    redirect_from: tuple[Address, ...] = setting(
+        'Mode "http": addresses where plain HTTP is answered with a 308 to HTTPS here.',
+        Kind("a list of addresses", _listens),
+        (),
+        example=["127.0.0.1:8080"],
+    )
+    redirect_port: int = setting(
+        "The port that it names; 0: that of the first address above.", whole(0, 65535), 0
+    )
+    mode: str = setting(
+        "What is forwarded: the bytes, as they are, or HTTP/1.1, request by request.",
+        choice("tcp", "http"),
+        "tcp",
+    )
     cluster: str = setting(
         "Which [cluster.NAME] gets the connections.", Kind("a name", _name), example="app"
     )
@@ -431,7 +704,27 @@ class Frontend:
         some(_certificate, 'a list, as in ["certs/*.pem", { chain = "site.crt", key = "site.key" }]'),
         example=["certs/*.pem", {"chain": "site.crt", "key": "site.key"}],
     )
+    accept_proxy_from: tuple[Network, ...] = setting(
+        "Balancers in front of us: a PROXY header (version 1 or 2) is demanded of them, and believed.",
+        Kind("a list of addresses and networks", _networks),
+        (),
+    )
+    trust_forwarded_from: tuple[Network, ...] = setting(
+        'Mode "http": clients whose own X-Forwarded-*, Forwarded and X-Request-ID are kept.',
+        Kind("a list of addresses and networks", _networks),
+        (),
+        example=["10.0.0.0/8"],
+    )
+    http: Http = section(Http, 'Mode "http".')
     tls: Tls = section(Tls, "What is demanded of clients.")
+    routes: tuple[Route, ...] = field(
+        default=(),
+        metadata={
+            "key": "route",
+            "sections": Route,
+            "help": 'Mode "http": requests that go elsewhere; the first that fits.',
+        },
+    )
     hosts: tuple[Host, ...] = field(
         default=(),
         metadata={"key": "host", "sections": Host, "help": "What differs for some names."},
@@ -439,12 +732,89 @@ class Frontend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    servers: tuple[Address, ...] = setting(
-        "The backends, in turn; one that refuses is skipped.",
-        some(_server, 'a list, as in ["127.0.0.1:8080", "unix:/run/app.sock"]'),
-        example=["127.0.0.1:8080"],
+class Health:
+    """One process asks every server for all workers."""
+
+    kind: str = setting(
+        "Whether a server must accept a connection, or answer a GET over HTTP/1.1, to be used.",
+        choice("off", "tcp", "http"),
+        "off",
     )
+    path: str = setting("What is asked for.", Kind("a path", _request_path), "/")
+    host: str = setting(
+        "The Host header; empty: the server's address.",
+        Kind("a name, with or without port", _visible),
+        "",
+    )
+    expect: tuple[str, ...] = setting(
+        "The statuses of a healthy server.",
+        some(_statuses, 'a list of statuses and ranges of them, as in [204, "200-399"]'),
+        ("200-399",),
+    )
+    interval: float = setting("From one check to the next.", seconds(0.1), 2.0)
+    timeout: float = setting("For a whole check, to the answer's last line.", seconds(0.05, 60), 2.0)
+    jitter: float = setting("The part by which an interval may be longer or shorter.", fraction(), 0.1)
+    rise: int = setting("Checks in a row that must pass until a server is up.", whole(1, 100), 2)
+    fall: int = setting("Checks in a row that must fail until it is down.", whole(1, 100), 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passive:
+    """What clients' connections tell of a server."""
+
+    failures: int = setting(
+        "A server that fails a worker so many times in a row is ejected; 0: never.", whole(0, 1000), 3
+    )
+    eject: float = setting(
+        "How long it gets no connections; twice as long each time it fails again.", seconds(0.1), 10.0
+    )
+    eject_max: float = setting("And at most so long.", seconds(0.1), 300.0)
+    eject_last: bool = setting("Whether the last one that is left may be ejected.", BOOLEAN, False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    servers: tuple[Server, ...] = setting(
+        "The backends.  One that refuses is skipped for the next; weights are their shares, and "
+        "max_connections is for all workers together.  Every address of a name is a server.",
+        some(
+            _server,
+            'a list, as in ["127.0.0.1:8080", '
+            '{ address = "unix:/run/app.sock", weight = 2, max_connections = 100 }]',
+        ),
+        example=["127.0.0.1:8080", {"address": "unix:/run/app.sock", "weight": 2}],
+    )
+    balance: str = setting(
+        "Who comes first: in turn, who has least to do (of all, or of two at random), or for each "
+        "client's address the same.",
+        choice("round_robin", "least_connections", "random_two", "client_hash"),
+        "round_robin",
+    )
+    send_proxy: str = setting(
+        "Begin connections with a PROXY header, which says who the client is; version 2 also tells what "
+        "TLS has agreed on.",
+        choice("off", "v1", "v2"),
+        "off",
+    )
+    queue: int = setting(
+        "So many clients of a worker wait when all servers have their max_connections.",
+        whole(0, 100_000),
+        100,
+    )
+    queue_timeout: float = setting("And so long.", seconds(0.1, 600), 5.0)
+    idle_connections: int = setting(
+        'Mode "http": so many connections to each server a worker keeps for the next request; 0: none.',
+        whole(0, 10_000),
+        64,
+    )
+    idle_timeout: float = setting("And for how long.", seconds(0.1, 3600), 30.0)
+    slow_start: float = setting(
+        "A server that comes back gets its whole share after so long, and less until then.",
+        seconds(0, 3600),
+        0.0,
+    )
+    health: Health = section(Health, "Checks, whether clients come or not.")
+    passive: Passive = section(Passive, "Servers that fail clients' connections are left alone.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -476,6 +846,7 @@ class Config:
     timeouts: Timeouts = section(Timeouts, "Seconds.")
     limits: Limits = section(Limits, "What a worker takes on.")
     resumption: Resumption = section(Resumption, "How sessions are resumed, by every worker.")
+    dns: Dns = section(Dns, "How names of backends become addresses.")
     frontends: tuple[Frontend, ...] = field(
         default=(),
         metadata={"key": "frontend", "sections": Frontend, "help": "Where clients come in."},

@@ -26,6 +26,7 @@ from termproxy import __version__, clock
 from termproxy.config.load import Source
 from termproxy.errors import ConfigError, StartError
 from termproxy.master import supervisor as decide
+from termproxy.master.backend_keeper import BackendKeeper, BackendRefusedError
 from termproxy.master.control import ControlSocket, Request
 from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, build, check
@@ -128,6 +129,7 @@ class Arbiter:
         self._stores = Stores()
         self._tickets = TicketKeeper(self._stores.tickets, lambda: int(clock.utc_now().timestamp()))
         self._stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
+        self._backends = BackendKeeper(self._fork_helper)
         self._supervisor = decide.Supervisor()
         self._generations: dict[int, Generation] = {}
         self._children: dict[int, Child] = {}
@@ -199,6 +201,7 @@ class Arbiter:
             self._stores.sweep()
         if self._supervisor.in_force is not None and not self._supervisor.stopping:
             self._stapler.tick(now)
+            self._backends.probing.tick(now)
 
     # What the Supervisor decided.
 
@@ -257,6 +260,7 @@ class Arbiter:
             for frontend, address in generation.addresses()
             for number, sock in enumerate(self._listeners.of(address))
         ]
+        board, boards_before = self._backends.boards(generation.number)
         return Assignment(
             slot=slot,
             row=row,
@@ -267,6 +271,8 @@ class Arbiter:
             timeouts=generation.config.timeouts,
             limits=generation.config.limits,
             access_log=generation.access_log,
+            board=board,
+            boards_before=boards_before,
         )
 
     def _leave_master(self) -> None:
@@ -300,8 +306,14 @@ class Arbiter:
         addresses = [address for _, address in generation.addresses()]
         self._slots_before[generation.number] = self._listeners.slots()
         try:
+            self._backends.begin(generation.number, config, workers)
+        except OSError as error:
+            generation.close()
+            raise StartError(f"shared memory: {error.strerror}") from None
+        try:
             added = self._listeners.bind(addresses, workers)
         except StartError:
+            self._backends.end(generation.number)
             generation.close()
             raise
         self._added_addresses[generation.number] = added
@@ -330,6 +342,7 @@ class Arbiter:
         self._stores.keep_only(generation.config.resumption.session_cache)
         self._watch_files(generation)
         self._stapler.want(generation.certificates_to_staple())
+        self._backends.put_in_force(generation.number, clock.monotonic())
         # Files may have changed since this generation read them: only one in force is renewed.
         self._file_watch.look_now(clock.monotonic())
         self._reload_if_asked_again()
@@ -523,15 +536,18 @@ class Arbiter:
         for pid, status in _exited():
             child = self._children.pop(pid, None)
             if self._stapler.on_exit(pid) or child is None:
-                continue  # an orphan handed to us, as to any process 1
+                self._backends.probing.on_exit(pid, _how(status, ""), clock.monotonic())
+                continue  # if it was none of ours: an orphan handed to us, as to any process 1
             self._scoreboard.return_row(child.row)
+            worker = self._supervisor.workers[pid]
+            self._backends.worker_has_gone(worker.generation, worker.slot)
             self._hear(child)
             child.unsent.clear()
             child.is_heard = False
             self._listen(child)
             child.talk.close()
             reason = _how(status, self._last_words(child))
-            expected = self._supervisor.workers[pid].phase is not decide.Phase.READY and status == 0
+            expected = worker.phase is not decide.Phase.READY and status == 0
             log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
             self._act(self._supervisor.on_exit(pid, reason, clock.monotonic()))
             self._close_ended_generations()
@@ -569,6 +585,7 @@ class Arbiter:
         alive |= {self._supervisor.in_force or 0, self._supervisor.candidate or 0}
         for number in [n for n in self._generations if n not in alive]:
             self._generations.pop(number).close()
+            self._backends.end(number)
 
     # The operator's verbs.
 
@@ -584,6 +601,8 @@ class Arbiter:
                 request.answer({"since": self._since(), "failures": self._failures.top(FAILURES_TOLD)})
             case "tickets":
                 request.answer(self._on_tickets(arguments))
+            case "backends":
+                request.answer(self._on_backends(arguments))
             case "stop":
                 self._told_when_stopped.append(request)
                 now = clock.monotonic()
@@ -624,6 +643,15 @@ class Arbiter:
         ]
         frontends = self._frontend_totals()
         return self._tickets.status(issued) | {"frontends": frontends, "workers": workers}
+
+    def _on_backends(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        now, utc_now = clock.monotonic(), clock.utc_now()
+        if "do" not in arguments:
+            return {"backends": self._backends.table(now, utc_now)}
+        try:
+            return self._backends.wish(arguments["do"], arguments.get("target"), now, utc_now)
+        except BackendRefusedError as error:
+            return {"error": str(error)}
 
     def _frontend_totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """Every counter of each frontend, by name."""
@@ -719,6 +747,7 @@ class Arbiter:
     def _clean_up(self) -> None:
         """The end: nothing of ours stays behind, whatever the reason was."""
         self._stapler.stop()
+        self._backends.probing.stop()
         for pid in list(self._children):
             _send(pid, signal.SIGKILL)
         for pid in list(self._children):
@@ -785,7 +814,7 @@ def _raise_descriptor_limit(connections: int) -> None:
 
 def _start_line(generation: Generation, workers: int) -> str:
     listeners = ", ".join(
-        f"{address} ({frontend.name} to {frontend.default.cluster.name})"
+        f"{address} ({frontend.name} to {frontend.destination})"
         for frontend, address in generation.addresses()
     )
     versions = f"Python {platform.python_version()}, gevent {gevent_version()}, {openssl_version()}"

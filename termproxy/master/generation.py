@@ -14,7 +14,6 @@ from typing import Any
 
 from termproxy.address import Address
 from termproxy.backends.cluster import Cluster
-from termproxy.backends.server import Server
 from termproxy.config.load import Source, read
 from termproxy.config.schema import Config
 from termproxy.errors import ConfigError, Problem
@@ -25,6 +24,7 @@ from termproxy.tls.context import Resumption, Stores
 from termproxy.tls.ticket_key_files import TicketKeyError, read_ticket_keys
 from termproxy.worker.assembly import Assembly, Finding, warnings_of
 from termproxy.worker.frontend import Frontend
+from termproxy.worker.redirection import Redirection
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,15 @@ class Generation:
     access_log: AccessLog | None
     warnings: tuple[str, ...]
 
-    def addresses(self) -> Iterator[tuple[Frontend, Address]]:
-        """Every address to listen on, with the frontend of its clients."""
+    def addresses(self) -> Iterator[tuple[Frontend | Redirection, Address]]:
+        """Every address to listen on, with what its clients come to."""
         for site in self.sites:
-            for address in site.assembly.config.listen:
-                yield site.assembly.frontend, address
+            assembly = site.assembly
+            for address in assembly.config.listen:
+                yield assembly.frontend, address
+            if assembly.redirection is not None:
+                for address in assembly.config.redirect_from:
+                    yield assembly.redirection, address
 
     def certificates_to_staple(self) -> Iterator[Certificate]:
         for site in self.sites:
@@ -124,14 +128,13 @@ def check(source: Source, *, uid: int, now: datetime, stores: Stores) -> Checked
     user = _user(config, source, uid, problems, warnings) if config is not None else None
     if config is None or problems:
         raise ConfigError(problems)
-    clusters = {
-        name: Cluster(name, [Server(address) for address in cluster.servers])
-        for name, cluster in config.clusters.items()
-    }
+    clusters = {name: Cluster.of(name, cluster) for name, cluster in config.clusters.items()}
     resumption = _resumption(config, stores)
     sites = []
     for index, frontend in enumerate(config.frontends):
-        site = Site(files[index], Assembly(frontend, clusters, files[index].pem, resumption))
+        pem, query = files[index].pem, config.log.query
+        assembly = Assembly(frontend, clusters, pem, resumption, config.limits, logs_query=query)
+        site = Site(files[index], assembly)
         problems += _placed(source, index, site.assembly.problems or site.show(now))
         sites.append(site)
     if problems:
@@ -158,7 +161,7 @@ def _placed(source: Source, index: int, findings: Iterable[Finding]) -> list[Pro
 
 def build(checked: Checked, number: int) -> Generation:
     """The generation of a checked configuration.  StartError when its log cannot be opened."""
-    access_log = open_access_log(checked.config.log.access)
+    access_log = open_access_log(checked.config.log.access, checked.config.log.format)
     return Generation(
         number,
         checked.config,

@@ -50,7 +50,7 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """A process that does one thing for the master and goes."""
+    """A process without rights, which does something for the master."""
 
     pid: int
     fd: int  # where it says what it found; its end is the end
@@ -108,7 +108,7 @@ def spawn_helper(
     prepare: Callable[[], Callable[[int], None]], user: User | None, leave_master: Callable[[], None]
 ) -> Helper:
     """Fork a helper: `prepare` imports what it needs and returns its work, which is done without rights
-    and gets the descriptor that the master reads.  Never more than one at a time.
+    and gets the descriptor that the master reads.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_fd, False)

@@ -1,4 +1,4 @@
-"""One JSON line for each connection, written so that a slow or full log never holds up traffic.
+"""One line for each connection, or exchange of HTTP, so that a slow or full log never holds up traffic.
 
 Lines gather in the worker and go out on its tick.  Several workers share the descriptor: each write is
 whole lines only, and except on a file at most PIPE_BUF bytes, which a pipe never mixes with another's.
@@ -11,22 +11,27 @@ import os
 import select
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
 from termproxy.errors import StartError
-from termproxy.observability.record import ConnectionRecord
+from termproxy.observability.record import ConnectionRecord, ExchangeRecord
 
 WAITING_MAX = 1 << 20  # bytes of lines that wait for a slow reader
 FILE_WRITE_MAX = 1 << 16  # bytes
 
 
+Record = ConnectionRecord | ExchangeRecord
+
+
 class AccessLog:
     """Lines to a descriptor that the master opened and this object owns."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, form: str = "json") -> None:
         self.fd = fd
+        self._write_out = FORMS[form]
         self.lost = 0  # lines
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes in _lines
@@ -36,8 +41,8 @@ class AccessLog:
         # The journal's end of standard output is a socket, which others may use blocking.
         self._sock = socket.socket(fileno=fd) if stat.S_ISSOCK(mode) else None
 
-    def write(self, record: ConnectionRecord) -> None:
-        line = orjson.dumps(record.as_line(), option=_OPTIONS)
+    def write(self, record: Record) -> None:
+        line = self._write_out(record)
         if self._waiting + len(line) > WAITING_MAX:
             self.lost += 1
             return
@@ -93,18 +98,36 @@ class AccessLog:
             os.close(self.fd)
 
 
+def _as_json(record: Record) -> bytes:
+    return orjson.dumps(record.as_line(), option=_OPTIONS)
+
+
+def _as_common(record: Record) -> bytes:
+    return record.as_common().encode() + b"\n"
+
+
+def _as_combined(record: Record) -> bytes:
+    return record.as_combined().encode() + b"\n"
+
+
+FORMS: dict[str, Callable[[Record], bytes]] = {
+    "json": _as_json,
+    "common": _as_common,
+    "combined": _as_combined,
+}
+
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
-def open_access_log(target: Path | str) -> AccessLog | None:
+def open_access_log(target: Path | str, form: str = "json") -> AccessLog | None:
     """The log for the setting's value: None when it is "off".  StartError when it cannot be opened."""
     if target == "off":
         return None
     if target == "-":
-        return AccessLog(_standard_output())
+        return AccessLog(_standard_output(), form)
     flags = _FLAGS | os.O_CREAT | os.O_NOFOLLOW
     try:
-        return AccessLog(os.open(target, flags, 0o640))
+        return AccessLog(os.open(target, flags, 0o640), form)
     except OSError as error:
         raise StartError(f"log.access: cannot write {target}: {error.strerror}") from None
 

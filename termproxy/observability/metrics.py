@@ -36,6 +36,8 @@ FAILURES = (
     "socket_error",
     "internal_error",
     "drain_timeout",
+    "no_proxy_header",
+    "bad_proxy_header",
 )
 
 # How a handshake that was finished went.
@@ -61,6 +63,8 @@ def _numbered() -> Iterator[tuple[str, dict[str, int]]]:
         "handshake_seconds_full": _buckets(HANDSHAKE_BOUNDS),
         "handshake_seconds_resumed": _buckets(HANDSHAKE_BOUNDS),
         "ticket_age_seconds": _buckets(TICKET_AGE_BOUNDS),
+        # Mode "http": answers by the class of their status.
+        "responses": ("1xx", "2xx", "3xx", "4xx", "5xx"),
     }
     index = 0
     for family, labels in families.items():
@@ -75,6 +79,9 @@ def _buckets(bounds: Sequence[float]) -> tuple[str, ...]:
 FAMILIES: Mapping[str, Mapping[str, int]] = dict(_numbered())
 
 FAILED = FAMILIES["handshakes_failed"]
+
+RESPONSES = (0, *FAMILIES["responses"].values())
+"""By the first digit of the status."""
 
 FRONTEND_WORDS = sum(map(len, FAMILIES.values()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from termproxy.errors import Fault
 
@@ -41,6 +41,15 @@ class ConnectionRecord:
     alert: str | None = None  # the TLS alert that ended it
     alert_from: str | None = None
 
+    def as_common(self) -> str:
+        """In the Common Log Format: a connection without a request."""
+        host = self.client.rpartition(":")[0].strip("[]")
+        sent = self.bytes_from_backend or "-"
+        return f'{host or "-"} - - [{_clf_time(self.time)}] "-" - {sent}'
+
+    def as_combined(self) -> str:
+        return f'{self.as_common()} "-" "-"'
+
     def as_line(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is left out."""
         line: dict[str, Any] = {}
@@ -53,6 +62,95 @@ class ConnectionRecord:
 
 
 _NAMES = tuple(spec.name for spec in fields(ConnectionRecord))
+
+
+@dataclass(slots=True, kw_only=True)
+class ExchangeRecord:
+    """A request and its answer; `facts` are of the connection's handshake, by the keys in FACTS."""
+
+    FACTS: ClassVar[tuple[str, ...]] = (
+        "client",
+        "frontend",
+        "sni",
+        "alpn",
+        "client_certificate",
+        "client_subject",
+        "client_serial",
+        "version",
+        "cipher",
+        "group",
+        "resumed",
+        "resumption",
+    )
+
+    facts: dict[str, Any]
+    time: datetime  # when its head was whole
+    method: str | None = None  # None: it was refused before it could be read
+    host: str | None = None
+    path: str | None = None
+    minor: int = 1  # of the client's version of HTTP
+    referer: str | None = None
+    user_agent: str | None = None
+    status: int | None = None  # None: the client has got no answer
+    request_id: str | None = None
+    backend: str | None = None
+    retries: int = 0
+    bytes_from_client: int = 0
+    bytes_to_client: int = 0
+    first_byte_seconds: float | None = None
+    seconds: float = 0.0
+    ended: str = "done"
+    fault: Fault = Fault.NONE
+    detail: str | None = None
+    alert: str | None = None
+    alert_from: str | None = None
+
+    def as_common(self) -> str:
+        """In the Common Log Format; the subject of the client's certificate has the user's place."""
+        host = str(self.facts.get("client", "-")).rpartition(":")[0].strip("[]")
+        user = str(self.facts.get("client_subject", "-")).replace(" ", "%20")
+        request = "-" if self.method is None else f"{self.method} {self.path} HTTP/1.{self.minor}"
+        status, sent = self.status or "-", self.bytes_to_client or "-"
+        return f'{host} - {user} [{_clf_time(self.time)}] "{_quoted(request)}" {status} {sent}'
+
+    def as_combined(self) -> str:
+        """The same with where the client came from, and what it is."""
+        return f'{self.as_common()} "{_quoted(self.referer)}" "{_quoted(self.user_agent)}"'
+
+    def as_line(self) -> dict[str, Any]:
+        """Plain values for JSON; what is not known is left out."""
+        line: dict[str, Any] = {"time": self.time, **self.facts}
+        for name in _EXCHANGE_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                line[name] = round(value, 6) if isinstance(value, float) else value
+        line["fault"] = self.fault.value
+        return line
+
+
+_EXCHANGE_NAMES = tuple(
+    spec.name
+    for spec in fields(ExchangeRecord)
+    if spec.name not in {"facts", "time", "fault", "minor", "referer", "user_agent"}
+)
+
+
+def _clf_time(time: datetime) -> str:
+    """As in 10/Oct/2000:13:55:36 +0000: English, wherever we are."""
+    return f"{time.day:02}/{_MONTHS[time.month - 1]}/{time:%Y:%H:%M:%S} +0000"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _quoted(text: str | None) -> str:
+    """What stands between quotes; it is printable() already."""
+    return "-" if not text else text.replace('"', "\\x22")
+
+
+def logged_path(target: bytes, *, with_query: bool) -> str:
+    """A request's target as the access log has it: queries hold what is nobody else's business."""
+    return printable(target if with_query else target.partition(b"?")[0])
 
 
 def printable(raw: bytes) -> str:

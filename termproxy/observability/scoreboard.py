@@ -43,6 +43,7 @@ class Column(IntEnum):
     BYTES_FROM_BACKENDS = 9
     ACCESS_LINES_LOST = 10
     ORDERS = 11  # from the master, carried out or refused
+    REQUESTS = 12  # of HTTP, answered or not
 
 
 COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)

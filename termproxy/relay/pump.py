@@ -94,10 +94,16 @@ class Pump:
         self.source_was_cut = False
         """The source failed before its end: the sink must not be told that it has all."""
 
-    def start(self, source: Any) -> None:
-        """Begin, on a stopped watcher of the source that the pump owns from now on."""
+    def start(self, source: Any, ahead: bytes = b"") -> None:
+        """Begin, on a stopped watcher of the source that the pump owns from now on.
+
+        `ahead` has been read from the source before, and goes first.
+        """
         self._source = source
         source.start(self.on_readable)
+        if ahead:
+            self._rest = memoryview(ahead)
+            self._wait_until_writable(self._sink_fd())
 
     def on_readable(self) -> None:
         try:
@@ -190,9 +196,9 @@ class Pump:
 class ToBackend(Pump):
     __slots__ = ()
 
-    def start(self, source: Any) -> None:
+    def start(self, source: Any, ahead: bytes = b"") -> None:
         self._move = self._tls.decrypt_to
-        super().start(source)
+        super().start(source, ahead)
 
     def _sink_fd(self) -> int:
         return self._backend_fd
@@ -212,9 +218,9 @@ class ToBackend(Pump):
 class ToClient(Pump):
     __slots__ = ()
 
-    def start(self, source: Any) -> None:
+    def start(self, source: Any, ahead: bytes = b"") -> None:
         self._move = self._tls.encrypt_from
-        super().start(source)
+        super().start(source, ahead)
 
     def _sink_fd(self) -> int:
         return self._client_fd

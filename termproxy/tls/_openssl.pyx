@@ -1640,14 +1640,37 @@ cdef class Connection:
             return count
         return self._write_outcome(count)
 
-    def decrypt_to(self, int fd, Scratch scratch not None) -> int:
-        """Read what the client sent, up to the scratch's size, and send it to the socket `fd`.
+    def write_all(self, buffer not None, Py_ssize_t start, Py_ssize_t end) -> int:
+        """Encrypt and send what is from `start` to `end` in a buffer: how many bytes were taken, fewer
+        than all when the socket is full.  What was not taken must come first in the next write.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t done = start
+        cdef int count
+        self._check_usable()
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+        try:
+            if not 0 <= start <= end <= view.len:
+                raise ValueError(f"{start} to {end} is not in a buffer of {view.len} bytes")
+            while done < end:
+                count = SSL_write(self.ssl, <const char*>view.buf + done, <int>min(end - done, INT_MAX))
+                if count <= 0:
+                    self._write_outcome(count)  # raises, or the socket is full
+                    break
+                done += count
+                self.plaintext_written += count
+        finally:
+            PyBuffer_Release(&view)
+        return done - start
+
+    def decrypt_to(self, int fd, Scratch scratch not None, long long most=LLONG_MAX) -> int:
+        """Read what the client sent, up to the scratch's size or `most`, and send it to the socket `fd`.
 
         The count when all was passed on and no more is at hand, else an Outcome.  One call where
         reading, slicing and sending from Python would be four: a tenth of a small request's cost.
         Raises TlsError for the client's side, OSError for `fd`.
         """
-        cdef int total = 0, count = 1, state
+        cdef int total = 0, count = 1, state, size = <int>min(scratch.size, most)
         cdef ssize_t sent
         self._check_usable()
         scratch.check_free()
@@ -1656,8 +1679,8 @@ cdef class Connection:
             raise error
         if self._held_end:
             return self._held_end
-        while total < scratch.size:
-            count = SSL_read(self.ssl, scratch.memory + total, scratch.size - total)
+        while total < size:
+            count = SSL_read(self.ssl, scratch.memory + total, size - total)
             if count <= 0:
                 break
             total += count
@@ -1692,8 +1715,8 @@ cdef class Connection:
         scratch.start, scratch.end = <int>sent, total
         return _SINK_FULL
 
-    def encrypt_from(self, int fd, Scratch scratch not None) -> int:
-        """Receive from the socket `fd`, up to the scratch's size, and write it to the client.
+    def encrypt_from(self, int fd, Scratch scratch not None, long long most=LLONG_MAX) -> int:
+        """Receive from the socket `fd`, up to the scratch's size or `most`, and write it to the client.
 
         The count when all was passed on, WANT_READ when `fd` had nothing, else an Outcome.
         Raises OSError for `fd`, TlsError for the client's side.
@@ -1702,7 +1725,7 @@ cdef class Connection:
         cdef ssize_t received
         self._check_usable()
         scratch.check_free()
-        received = c_recv(fd, scratch.memory, scratch.size, 0)
+        received = c_recv(fd, scratch.memory, <size_t>min(scratch.size, most), 0)
         if received <= 0:
             if received == 0:
                 return _CLOSED

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -350,6 +351,18 @@ _KEY_TYPES = {
     ed448.Ed448PublicKey: "ed448",
     dsa.DSAPublicKey: "dsa",
 }
+
+
+@lru_cache(maxsize=1024)
+def algorithms_of(der: bytes) -> tuple[str | None, str | None]:
+    """What a certificate is signed with, as in "SHA256", and its key, as in "RSA2048" or "EC256"."""
+    leaf = x509.load_der_x509_certificate(der)
+    digest = leaf.signature_hash_algorithm
+    key = leaf.public_key()
+    kinds = {rsa.RSAPublicKey: "RSA", ec.EllipticCurvePublicKey: "EC"}
+    kind = next((name for cls, name in kinds.items() if isinstance(key, cls)), None)
+    size = getattr(key, "key_size", None)
+    return None if digest is None else digest.name.upper(), kind and f"{kind}{size}"
 
 
 def _key_type(leaf: x509.Certificate) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from termproxy.observability.record import printable
 
@@ -18,6 +19,7 @@ class ClientCertificate:
     """Of one that OpenSSL has verified.  What is not plain ASCII is escaped, for logs and headers."""
 
     subject: str  # RFC 4514, as in CN=alice,O=Example
+    common_name: str
     issuer: str
     serial: str  # in hexadecimal
     sha256: str
@@ -32,13 +34,19 @@ def read_client_certificate(der: bytes) -> ClientCertificate:
         certificate = x509.load_der_x509_certificate(der)
         return ClientCertificate(
             subject=_text(certificate.subject.rfc4514_string()),
+            common_name=_text(_common_name(certificate.subject)),
             issuer=_text(certificate.issuer.rfc4514_string()),
             serial=f"{certificate.serial_number:x}",
             sha256=sha256,
             names=_names(certificate),
         )
     except (ValueError, x509.InvalidVersion):
-        return ClientCertificate("", "", "", sha256, ())
+        return ClientCertificate("", "", "", "", sha256, ())
+
+
+def _common_name(subject: x509.Name) -> str:
+    found = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[-1].value) if found else ""
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -12,15 +12,17 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from termproxy import clock
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
 from termproxy.worker.frontend import Frontend
+from termproxy.worker.http_connection import HttpConnection
+from termproxy.worker.redirection import RedirectedConnection, Redirection
 from termproxy.worker.relaying import RelayingConnection
-from termproxy.worker.shared import Shared
+from termproxy.worker.shared import Connection, Shared
 
 log = logging.getLogger("worker")
 
@@ -59,13 +61,16 @@ def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
 class Listener:
     """One listening socket, and the watcher on it."""
 
-    def __init__(self, acceptor: Acceptor, frontend: Frontend, sock: socket.socket, slot: int) -> None:
+    def __init__(
+        self, acceptor: Acceptor, frontend: Frontend | Redirection, sock: socket.socket, slot: int
+    ) -> None:
         self.slot = slot
         self._acceptor = acceptor
         self._frontend = frontend
         self._sock = sock
         self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._watching = False
+        self._kind = _kind_of(frontend)
 
     def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
         if wanted and not self._watching:
@@ -107,13 +112,20 @@ class Listener:
     def _take(self, fd: int, peer: Any) -> None:
         try:
             os.set_blocking(fd, False)
-            connection = RelayingConnection(self._acceptor.shared, self._frontend, fd, peer)
+            connection = self._kind(self._acceptor.shared, self._frontend, fd, peer)
         except Exception:
             # Nothing of this client may stop the next one.
             log.exception("a connection could not begin; please report this")
             os.close(fd)
             return
         connection.start()
+
+
+def _kind_of(frontend: Frontend | Redirection) -> Callable[..., Connection]:
+    """What is made of each client."""
+    if isinstance(frontend, Redirection):
+        return RedirectedConnection
+    return RelayingConnection if frontend.gateway is None else HttpConnection
 
 
 class Acceptor:
@@ -130,7 +142,7 @@ class Acceptor:
         self._stopped = False
         shared.on_closed = self._on_closed
 
-    def add(self, frontend: Frontend, sock: socket.socket, slot: int) -> None:
+    def add(self, frontend: Frontend | Redirection, sock: socket.socket, slot: int) -> None:
         self._listeners.append(Listener(self, frontend, sock, slot))
 
     def tick(self, now: float) -> None:

@@ -15,7 +15,10 @@ from termproxy.backends.cluster import Cluster
 from termproxy.config import policy as settings
 from termproxy.config.load import Path_
 from termproxy.config.schema import Frontend as FrontendConfig
-from termproxy.config.schema import Host, TlsPolicy
+from termproxy.config.schema import Host, Limits, TlsPolicy
+from termproxy.http.forwarding import Settings as Forwarding
+from termproxy.http.head import request_reader, response_reader
+from termproxy.http.routing import Route, Routes
 from termproxy.tls._openssl import Context, knows, openssl_version
 from termproxy.tls.certificates import Certificate, CertificateError
 from termproxy.tls.context import ClientAuth, Policy, Resumption, build_context
@@ -27,8 +30,15 @@ from termproxy.tls.selection import (
     why_not,
 )
 from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.gateway import Gateway
+from termproxy.worker.redirection import Redirection
 
 Finding = tuple[Path_, str, str]  # where below the frontend, what, cure
+
+# Of a backend's answer, whose cookies and policies can be long.
+RESPONSE_HEAD_MAX = 65_536  # bytes
+
+DEFAULT_LIMITS = Limits()
 
 # What of a policy OpenSSL has names for: it would skip those that it does not know in silence.
 _NAMED = ("ciphers", "ciphersuites", "groups", "signature_algorithms")
@@ -62,6 +72,39 @@ def findings_of(certificates: Sequence[Certificate], now: datetime) -> Iterator[
                 yield f"{certificate.chain_file}: {reason}"
 
 
+def gateway_of(
+    config: FrontendConfig, limits: Limits, clusters: Mapping[str, Cluster], *, logs_query: bool
+) -> Gateway:
+    """What mode "http" needs, from the settings."""
+    http = config.http
+    forwarding = Forwarding(
+        x_forwarded=http.x_forwarded,
+        forwarded=http.forwarded,
+        request_id=http.request_id,
+        via=http.via,
+        fact_fields=http.facts.pairs,
+    )
+    head, fields = limits.request_head, limits.request_fields
+    return Gateway(
+        requests=request_reader(head, limits.request_target, fields, forwarding.configured_names()),
+        responses=response_reader(RESPONSE_HEAD_MAX, fields),
+        forwarding=forwarding,
+        routes=Routes(
+            [
+                Route(route.host, route.path_prefix.encode(), clusters[route.cluster])
+                for route in config.routes
+            ]
+        ),
+        underscores=http.underscores,
+        hsts=http.strict_transport_security.encode(),
+        head_max=head,
+        body_max=limits.request_body,
+        body_rate=limits.body_rate,
+        trusted=config.trust_forwarded_from,
+        logs_query=logs_query,
+    )
+
+
 def policy_files(config: FrontendConfig, name: str) -> dict[Path, Path_]:
     """The files that the setting `name` (client_ca, client_crl) gives, and where it stands."""
     blocks: list[tuple[Path_, TlsPolicy]] = [(("tls",), config.tls)]
@@ -90,18 +133,29 @@ class Assembly:
     Reads no file.  Contexts are kept from one time to the next: a certificate that changes costs one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is put together from
         self,
         config: FrontendConfig,
         clusters: Mapping[str, Cluster],
         pem: Mapping[Path, bytes],
         resumption: Resumption,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        logs_query: bool = False,
     ) -> None:
         self.config = config
         self._resumption = resumption
         self._staples = resumption.stores.staples if config.tls.stapling else None
         self.clusters = clusters
         self.frontend = Frontend(config.name, reject_unknown=config.tls.unknown_name == "reject")
+        if config.mode == "http":
+            self.frontend.gateway = gateway_of(config, limits, clusters, logs_query=logs_query)
+        self.redirection: Redirection | None = None
+        if self.frontend.gateway is not None and config.redirect_from:
+            port = config.redirect_port or config.listen[0].port
+            requests = self.frontend.gateway.requests
+            self.redirection = Redirection(config.name, requests, limits.request_head, port)
+        self.frontend.proxies = config.accept_proxy_from
         self.certificates: tuple[Certificate, ...] = ()
         """What is shown now; `first` to clients without a known name, and `by_name`."""
         self.first: Identity = ()

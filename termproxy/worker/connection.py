@@ -1,5 +1,7 @@
 """READ FIRST.  One client, from accept to close.
 
+    [PROXY_HEADER]
+        ▼
     HANDSHAKE ──▶ CONNECTING ──▶ RELAYING ─────────▶ CLOSED      relaying.py: mode "tcp"
         │                            │                  ▲
         ├────────────────────────────┴─▶ LINGERING ─────┤
@@ -20,12 +22,14 @@ from enum import Enum
 from typing import Any
 
 from termproxy import clock
+from termproxy.address import is_in
 from termproxy.errors import Fault, TlsError
 from termproxy.observability.failure_book import Kind
 from termproxy.observability.metrics import FAILED, MISSES, count_full, count_resumed
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
+from termproxy.relay.proxy_protocol import HEADER_MAX, BadProxyHeader, SocketName, read_header
 from termproxy.relay.pump import Ready
 from termproxy.tls._openssl import Connection
 from termproxy.tls.client_certificate import ClientCertificate, read_client_certificate
@@ -47,6 +51,7 @@ PLAIN_HTTP_ANSWER = (
 
 
 class Phase(Enum):
+    PROXY_HEADER = "proxy_header"
     HANDSHAKE = "handshake"
     CONNECTING = "connecting"
     RELAYING = "relaying"
@@ -59,10 +64,12 @@ class Phase(Enum):
 class ClientConnection:
     __slots__ = (
         "_accepted",
+        "_destination",
         "_fd",
         "_frontend",
         "_handshaken",
         "_peer",
+        "_proxy_header",
         "_readable",
         "_served",
         "_shared",
@@ -78,6 +85,8 @@ class ClientConnection:
         self._frontend = frontend
         self._fd = fd  # ours to close; a socket object would cost more than it does for us
         self._peer = peer
+        self._destination: SocketName | None = None  # where a PROXY header says it has connected to
+        self._proxy_header = b""  # what has come of it
         self._tls = Connection(frontend.entry, self._fd)
         self._served: Served = frontend.default
         self._readable: Any = shared.loop.io(self._fd, Ready.READABLE)
@@ -99,8 +108,59 @@ class ClientConnection:
         shared.row[_OPEN] += 1
         shared.row[_ACCEPTED] += 1
         shared.deadlines.set(self, self._accepted + shared.timeouts.handshake)
+        proxies = self._frontend.proxies
+        if proxies and is_in(self._peer[0], proxies):
+            self.phase = Phase.PROXY_HEADER
+            self._readable.start(self._on_proxy_header)
+            return
         self._readable.start(self._on_handshake)
         self._on_handshake()
+
+    # Before it, a balancer that is trusted says whom the connection is from.
+
+    def _on_proxy_header(self) -> None:
+        try:
+            self._read_proxy_header()
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _read_proxy_header(self) -> None:
+        """Take the header off the socket, and not a byte more: the rest is OpenSSL's."""
+        begun = self._proxy_header
+        sock = socket.socket(fileno=self._fd)
+        try:
+            seen = sock.recv(HEADER_MAX - len(begun), socket.MSG_PEEK)
+            header = read_header(begun + seen) if seen else None
+            sock.recv(len(seen) if header is None else header.length - len(begun))
+        except BlockingIOError:
+            return
+        except OSError:
+            seen, header = b"", None
+        except BadProxyHeader as error:
+            self._proxy_header_failed("bad_proxy_header", f"{error.reason}: {error}")
+            return
+        finally:
+            sock.detach()
+        if not seen:
+            self._proxy_header_failed("no_proxy_header", "it hung up before its PROXY header was whole")
+        elif header is None:
+            self._proxy_header = begun + seen
+            if len(self._proxy_header) >= HEADER_MAX:
+                detail = f"no PROXY header in {HEADER_MAX} bytes"
+                self._proxy_header_failed("bad_proxy_header", detail)
+        else:
+            self._proxy_header = b""
+            if header.source is not None:  # else the balancer speaks for itself
+                self._peer, self._destination = header.source, header.destination
+            self.phase = Phase.HANDSHAKE
+            self._readable.stop()
+            self._readable.start(self._on_handshake)
+            self._on_handshake()
+
+    def _proxy_header_failed(self, reason: str, detail: str) -> None:
+        cure = "have it send a PROXY header on every connection, or take it out of accept_proxy_from"
+        self._report_failure(Failure(reason, detail, cure, Fault.CLIENT, None, None))
+        self.close()
 
     def _on_handshake(self) -> None:
         try:
@@ -221,7 +281,10 @@ class ClientConnection:
             self._crashed(error)
 
     def _deadline_passed(self, now: float) -> None:
-        if self.phase is Phase.HANDSHAKE:
+        if self.phase is Phase.PROXY_HEADER:
+            timeout = self._shared.timeouts.handshake
+            self._proxy_header_failed("no_proxy_header", f"not whole within {timeout:g} s")
+        elif self.phase is Phase.HANDSHAKE:
             timeout = self._shared.timeouts.handshake
             self._report_failure(timed_out(timeout, self._tls.offer))
             self.close()
@@ -241,7 +304,7 @@ class ClientConnection:
         """The worker stops and cannot wait longer."""
         try:
             detail = "the worker stopped before the client did"
-            if self.phase is Phase.HANDSHAKE:
+            if self.phase in (Phase.PROXY_HEADER, Phase.HANDSHAKE):
                 self._report_failure(
                     Failure("drain_timeout", detail, "raise timeouts.drain", Fault.NONE, None, None)
                 )
@@ -255,7 +318,7 @@ class ClientConnection:
         """A bug of ours ends this connection, and nothing else."""
         log.error("%r failed; please report this", self, exc_info=error)
         name = type(error).__name__
-        if self.phase is Phase.HANDSHAKE:
+        if self.phase in (Phase.PROXY_HEADER, Phase.HANDSHAKE):
             cure = "report this, with the traceback in the log"
             self._report_failure(Failure("internal_error", name, cure, Fault.PROXY, None, None))
         elif self.phase not in (Phase.LINGERING, Phase.CLOSED):
@@ -367,6 +430,17 @@ class ClientConnection:
     def _asked_name(self) -> str | None:
         """As our callback read it: OpenSSL tells a resumed session's, and none when we refused."""
         return None if self._tls.note is None else self._tls.note.name
+
+    def _own_address(self) -> SocketName:
+        """Where the client has connected to; OSError when the kernel does not know any more."""
+        if self._destination is not None:
+            return self._destination
+        sock = socket.socket(fileno=self._fd)
+        try:
+            address: SocketName = sock.getsockname()
+        finally:
+            sock.detach()
+        return address
 
     def _client_name(self) -> str:
         host, port = self._peer[:2]

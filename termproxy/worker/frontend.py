@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from termproxy.address import Networks
 from termproxy.backends.cluster import Cluster
 from termproxy.observability.metrics import FRONTEND_WORDS
 from termproxy.observability.record import printable
@@ -24,6 +25,7 @@ from termproxy.tls.client_hello import (
 from termproxy.tls.context import Policy, accepted
 from termproxy.tls.mismatch import Accepts
 from termproxy.tls.selection import Identity, NameTable
+from termproxy.worker.gateway import Gateway
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,17 @@ class Frontend:
         self._by_name: NameTable[Served] = NameTable()
         self._by_extension: dict[bytes | None, Choice] = {}
         self.default: Served
+        self.is_uniform = True
+        """Whether every name has the same policy group and cluster."""
+        self.gateway: Gateway | None = None
+        """Of mode "http"."""
+        self.proxies: Networks = ()
+        """Who sends a PROXY header first."""
+
+    @property
+    def destination(self) -> str:
+        """Where its clients end up, in a word."""
+        return self.default.cluster.name
 
     @property
     def entry(self) -> Context:
@@ -80,13 +93,20 @@ class Frontend:
     def serve(self, default: Served, by_name: NameTable[Served]) -> None:
         """Show these from now on; connections that have begun keep what they have."""
         self.default, self._by_name = default, by_name
+        served = (default, *by_name.values())
+        self.is_uniform = len({(each.policy_group, each.cluster) for each in served}) == 1
         # Nearly every client asks for a name just as we write it, or for none: what it sends is looked
         # up as it is, and nothing needs to be read.
         choices = {asking_for(name): Choice(name, served) for name, served in by_name.exact()}
         self._by_extension = choices | {None: Choice(None, None if self.rejects_unknown else default)}
 
     def clusters(self) -> Iterable[Cluster]:
-        return {served.cluster for served in (self.default, *self._by_name.values())}
+        routed = () if self.gateway is None else self.gateway.routes.ends()
+        return {*(served.cluster for served in (self.default, *self._by_name.values())), *routed}
+
+    def served_for(self, name: str) -> Served | None:
+        """What this name gets; None: what any gets."""
+        return self._by_name.find(name)
 
     def on_client_hello(self, connection: Connection) -> Context | int | None:
         """The context for the name that the client asks for, or the alert to refuse it with."""

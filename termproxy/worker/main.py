@@ -20,6 +20,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.event import Event
 
 from termproxy import clock
+from termproxy.backends.board import Board
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
 from termproxy.observability.access_log import AccessLog
@@ -35,6 +36,7 @@ from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
 from termproxy.worker.messages import MessageReader, message
 from termproxy.worker.orders import ORDER_MAX, Orders
+from termproxy.worker.redirection import Redirection
 from termproxy.worker.shared import FAILURE_LINES_INTERVAL, FailureLine, Shared
 
 log = logging.getLogger("worker")
@@ -57,12 +59,14 @@ class Assignment:
     slot: int
     row: Row
     slot_beats: memoryview
-    listeners: Sequence[tuple[Frontend, socket.socket, int]]  # with the slot of each
+    listeners: Sequence[tuple[Frontend | Redirection, socket.socket, int]]  # with the slot of each
     assemblies: Sequence[Assembly]  # of the frontends, in the configuration's order
     stores: Stores
     timeouts: Timeouts
     limits: Limits
     access_log: AccessLog | None
+    board: Board | None = None  # of the backends; None: each worker for itself
+    boards_before: Sequence[Board] = ()  # of generations whose workers are still at work
 
 
 class Worker:
@@ -74,6 +78,7 @@ class Worker:
         self._unsent = b""  # of a report
         self._orders = MessageReader(ORDER_MAX)
         self._obedience = Orders(assignment.assemblies, assignment.stores)
+        self._clusters = {c for assembly in assignment.assemblies for c in assembly.clusters.values()}
         self._report_ready = report_ready
         self._loop: Any = gevent.get_hub().loop
         self._shared = Shared(
@@ -89,9 +94,11 @@ class Worker:
         assignment.stores.tickets.count_into(assignment.row.keys)
         for index, assembly in enumerate(assignment.assemblies):
             assembly.frontend.tally = assignment.row.frontend(index)
+        for cluster in self._clusters:
+            if assignment.board is not None:
+                cluster.attach(assignment.board, assignment.slot, assignment.boards_before)
+            cluster.run_soon(self._loop.run_callback)
         for frontend, sock, slot in assignment.listeners:
-            for cluster in frontend.clusters():
-                cluster.begin_with(assignment.slot)
             self._acceptor.add(frontend, sock, slot)
         self._over = Event()
         self._drain_until: float | None = None
@@ -123,6 +130,10 @@ class Worker:
         if self._drain_until is None:
             self._drain_until = clock.monotonic() + self._assignment.timeouts.drain
             self._shared.row[Column.STATE] = WorkerState.DRAINING
+            self._shared.draining = True
+            for connection in list(self._shared.connections):
+                connection.drain()
+            self._shared.pool.close()
             self._acceptor.stop()
             self._end_if_drained(clock.monotonic())
 
@@ -162,6 +173,10 @@ class Worker:
         self._acceptor.tick(now)
         for connection in self._shared.deadlines.due(now):
             connection.on_deadline(now)
+        for cluster in self._clusters:
+            cluster.tick(now)
+            for server in cluster.servers:
+                self._shared.pool.sweep(server, now, cluster.settings.idle_timeout)
         self._write_logs(now)
         self._report_failures()
         self._end_if_drained(now)

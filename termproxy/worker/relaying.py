@@ -14,12 +14,15 @@ import struct
 from typing import Any
 
 from termproxy import clock
-from termproxy.backends.connect import Connecting
+from termproxy.backends.approach import Approach
+from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault, TlsError
 from termproxy.observability.record import ConnectionRecord
 from termproxy.observability.scoreboard import Column
+from termproxy.relay.proxy_protocol import ShownCertificate, TlsFacts, header_v1, header_v2
 from termproxy.relay.pump import Pump, Ready, relay
+from termproxy.tls.certificates import algorithms_of
 from termproxy.tls.failures import explain
 from termproxy.worker.connection import ClientConnection, Phase
 from termproxy.worker.frontend import Frontend
@@ -55,7 +58,7 @@ class RelayingConnection(ClientConnection):
 
     def __init__(self, shared: Shared, frontend: Frontend, fd: int, peer: Any) -> None:
         super().__init__(shared, frontend, fd, peer)
-        self._connecting: Connecting | None = None
+        self._connecting: Approach | None = None
         self._server: Server | None = None
         self._backend: socket.SocketType | None = None
         self._backend_lost: OSError | None = None
@@ -67,11 +70,12 @@ class RelayingConnection(ClientConnection):
 
     def _begin(self) -> None:
         self.phase = Phase.CONNECTING
-        self._connecting = Connecting(
+        self._connecting = Approach(
             self._shared.loop,
-            self._served.cluster.candidates(),
-            self._on_settled,
-            self._on_backend_failure,
+            self._served.cluster,
+            self._balancing_key(),
+            self._shared.timeouts.connect,
+            (self._on_settled, self.on_backend_failure),
         )
         self._connect()
 
@@ -86,7 +90,7 @@ class RelayingConnection(ClientConnection):
     def _connect(self) -> None:
         assert self._connecting is not None  # noqa: S101 - of this phase
         try:
-            backend = self._connecting.advance()
+            backend = self._connecting.advance(clock.monotonic())
         except BackendError as error:
             self._server = self._connecting.server
             self._shut_down_tls()
@@ -94,28 +98,39 @@ class RelayingConnection(ClientConnection):
             self.close()
             return
         if backend is not None:
-            self._relay(backend)
+            assert self._connecting.server is not None  # noqa: S101 - it has accepted
+            server, self._connecting = self._connecting.server, None
+            self._relay(backend, server, self.introduction(self._served.cluster))
         else:
-            timeout = self._shared.timeouts.connect
-            self._shared.deadlines.set(self, clock.monotonic() + timeout)
+            self._shared.deadlines.set(self, self._connecting.deadline)
 
-    def _on_backend_failure(self, server: Server, error: BackendError) -> None:
+    def on_backend_failure(self, server: Server, error: BackendError) -> None:
+        self.backend_failed(self._served.cluster, server, error)
+
+    def backend_failed(self, cluster: Cluster, server: Server, error: BackendError) -> None:
         shared, now = self._shared, clock.monotonic()
         shared.row[_BACKEND_FAILURES] += 1
         if shared.warnings.admits(f"failures of server {server}", now):
-            log.warning("cluster %s: %s", self._served.cluster.name, error)
+            log.warning("cluster %s: %s", cluster.name, error)
 
     # Relay.
 
-    def _relay(self, backend: socket.SocketType) -> None:
-        assert self._connecting is not None  # noqa: S101 - of the phase before
+    def _relay(self, backend: socket.SocketType, server: Server, ahead: bytes = b"") -> None:
+        """Pass bytes both ways; `ahead` is to be sent before what the client sends."""
         shared = self._shared
+        if ahead:
+            # It nearly always fits, which saves the waiting.
+            try:
+                ahead = ahead[backend.send(ahead) :]
+            except OSError:
+                pass  # the pump meets it again
         self.phase = Phase.RELAYING
         self._backend = backend
-        self._server, self._connecting = self._connecting.server, None
+        self._server = server
         self._connected = self._quiet_since = now = clock.monotonic()
-        if self.deadline > now + shared.timeouts.idle:
-            shared.deadlines.set(self, now + shared.timeouts.idle / IDLE_CHECKS)
+        idle = self._idle_timeout()
+        if self.deadline > now + idle:
+            shared.deadlines.set(self, now + idle / IDLE_CHECKS)
         # Else the deadline of the phase before, which comes early enough, is the first look.
         client = (self._tls, self._fd)
         callbacks = (self._on_end, self._on_relay_failure)
@@ -124,7 +139,7 @@ class RelayingConnection(ClientConnection):
         )
         self._to_client.start(shared.loop.io(backend.fileno(), Ready.READABLE))
         readable, self._readable = self._readable, None
-        self._to_backend.start(readable)
+        self._to_backend.start(readable, ahead)
         if self._tls.pending():  # it came with the handshake's last bytes: no event will tell
             self._to_backend.on_readable()
 
@@ -138,6 +153,7 @@ class RelayingConnection(ClientConnection):
                 self._report_backend_lost(self._backend_lost)
                 self._linger(b"")
             else:
+                self._backend_was_good()
                 self._report("done", Fault.NONE)
                 self.close()
 
@@ -172,7 +188,13 @@ class RelayingConnection(ClientConnection):
             self._reset_backend()
         self.close()
 
+    def _backend_was_good(self) -> None:
+        if self._server is not None:
+            self._server.succeeded()
+
     def _report_backend_lost(self, error: OSError) -> None:
+        if self._server is not None and not self._tls.plaintext_written:
+            self._server.failed(clock.monotonic())
         reason = BACKEND_LOST.get(error.errno or 0, "backend_failed")
         self._shared.row[_BACKEND_FAILURES] += 1
         self._report(reason, Fault.BACKEND, f"{self._server}: {error.strerror}")
@@ -181,17 +203,19 @@ class RelayingConnection(ClientConnection):
 
     def _time_is_over(self, now: float) -> None:
         if self.phase is Phase.CONNECTING and self._connecting is not None:
-            self._connecting.time_out()
+            self._connecting.time_out(now)
             self._connect()
         else:
             self._look_for_idleness(now)
 
     def _look_for_idleness(self, now: float) -> None:
         """Bytes that have passed show in the binding's counters, so the byte path keeps no time."""
-        idle = self._shared.timeouts.idle
+        idle = self._idle_timeout()
         seen = self._tls.plaintext_read + self._tls.plaintext_written
         if seen != self._bytes_seen:
             self._bytes_seen, self._quiet_since = seen, now
+            if self._tls.plaintext_written:
+                self._backend_was_good()
         if now - self._quiet_since >= idle:
             self._shut_down_tls()
             self._report("idle_timeout", Fault.NONE, f"no byte either way for {idle:g} s")
@@ -199,6 +223,48 @@ class RelayingConnection(ClientConnection):
             return
         next_look = min(now + idle / IDLE_CHECKS, self._quiet_since + idle)
         self._shared.deadlines.set(self, next_look)
+
+    def introduction(self, cluster: Cluster) -> bytes:
+        """What a connection to a server of `cluster` begins with: a PROXY header, or nothing."""
+        version = cluster.settings.send_proxy
+        if version == "off":
+            return b""
+        try:
+            destination = self._own_address()
+        except OSError:  # the client has gone
+            return header_v2(None, None) if version == "v2" else header_v1(None, None)
+        if version == "v1":
+            return header_v1(self._peer, destination)
+        unique_id = self._shared.next_request_id()
+        return header_v2(self._peer, destination, self._tls_facts(), unique_id)
+
+    def _tls_facts(self) -> TlsFacts:
+        tls = self._tls
+        shown, own = self.client_certificate(), tls.own_certificate
+        signature, key = (None, None) if own is None else algorithms_of(own)
+        return TlsFacts(
+            version=tls.version,
+            cipher=tls.cipher,
+            group=tls.group,
+            alpn=tls.alpn,
+            sni=self._asked_name(),
+            signature_algorithm=signature,
+            key_algorithm=key,
+            client_certificate=None
+            if shown is None
+            else ShownCertificate(
+                is_verified=True,
+                on_this_connection=not tls.resumed,
+                common_name=shown.common_name or None,
+            ),
+        )
+
+    def _balancing_key(self) -> bytes:
+        """Who asks, for a cluster that wants to know."""
+        return self._peer[0].encode() if self._served.cluster.by_client else b""
+
+    def _idle_timeout(self) -> float:
+        return self._shared.timeouts.idle
 
     def _cut_off(self, ended: str, fault: Fault, detail: str) -> None:
         super()._cut_off(ended, fault, detail)
@@ -215,6 +281,10 @@ class RelayingConnection(ClientConnection):
         self._to_backend = self._to_client = self._connecting = None
         if self._backend is not None:
             self._backend.close()
+            if self._tls.plaintext_written:
+                self._backend_was_good()
+            if self._server is not None:
+                self._server.end()
 
     def _record(
         self,

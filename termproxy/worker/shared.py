@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, Protocol
 
+from termproxy.backends.pool import Pool
 from termproxy.config.schema import Timeouts
 from termproxy.errors import Fault
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.logs import Throttle
+from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Scratch
 from termproxy.worker.deadlines import DeadlineWheel
-
-if TYPE_CHECKING:
-    from termproxy.worker.connection import ClientConnection
-
 
 WARNING_INTERVAL = 1.0  # seconds
 
@@ -35,6 +35,23 @@ class FailureLine(NamedTuple):
     fault: Fault
 
 
+# Answers are received behind so much room, in which the head that the client gets is written.
+HEADROOM = 8192  # bytes
+
+
+class Connection(Protocol):
+    """What the worker asks of a client's connection, whatever it is made of."""
+
+    deadline: float
+    bucket: int
+
+    def start(self) -> None: ...
+    def on_deadline(self, now: float, /) -> None: ...
+    def drain(self) -> None: ...
+    def drain_is_over(self) -> None: ...
+    def close(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Shared:
     loop: Any
@@ -43,10 +60,28 @@ class Shared:
     row: memoryview  # this worker's row of the scoreboard
     access_log: AccessLog | None
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
-    connections: set[ClientConnection] = field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
     warnings: Throttle[str] = field(default_factory=lambda: Throttle(WARNING_INTERVAL))
     failures: FailureBook = field(default_factory=FailureBook)
     failure_lines: Throttle[FailureLine] = field(
         default_factory=lambda: Throttle(FAILURE_LINES_INTERVAL, burst=FAILURE_LINES)
     )
+    pool: Pool = field(default_factory=Pool)
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(HEADROOM + SCRATCH_SIZE)))
+    """For what is looked at while it passes; nothing stays in it from one event to the next."""
+    draining: bool = False
     on_closed: Callable[[], None] = lambda: None  # a connection has made room
+    behind_headroom: memoryview = field(init=False)
+    request_numbers: Iterator[int] = field(init=False, default_factory=count)
+    request_prefix: bytes = field(init=False, default_factory=lambda: os.urandom(8).hex().encode())
+
+    def __post_init__(self) -> None:
+        self.behind_headroom = self.buffer[HEADROOM:]
+
+    def next_request_id(self) -> bytes:
+        """Another one than any other request's, on any machine: 32 hexadecimal digits."""
+        return self.request_id(next(self.request_numbers))
+
+    def request_id(self, number: int) -> bytes:
+        """The id that has this number here."""
+        return b"%b%016x" % (self.request_prefix, number)

@@ -10,7 +10,17 @@ import pytest
 
 from termproxy.address import parse_address
 from termproxy.config.checks import problems
-from termproxy.config.schema import CertificateFiles, Cluster, Config, Frontend, Host, Tls
+from termproxy.config.schema import (
+    CertificateFiles,
+    Cluster,
+    Config,
+    Frontend,
+    Health,
+    Host,
+    Passive,
+    Server,
+    Tls,
+)
 
 PEM = CertificateFiles(Path("/site.pem"), None)
 
@@ -25,7 +35,7 @@ def frontend(name: str = "web", *listen: str, cluster: str = "app") -> Frontend:
 
 
 def config(*frontends: Frontend, clusters: tuple[str, ...] = ("app",)) -> Config:
-    servers = (parse_address("127.0.0.1:8080"),)
+    servers = (Server(parse_address("127.0.0.1:8080")),)
     return Config(frontends=frontends, clusters={name: Cluster(servers=servers) for name in clusters})
 
 
@@ -173,3 +183,55 @@ def test_a_host_s_ca_without_a_demand_is_told(tls: dict[str, Any], others: tuple
 @pytest.mark.parametrize("block", [{}, {"client_ca": Path("/ca")}])
 def test_a_crl_without_a_demand_is_told(block: dict[str, Any]) -> None:
     assert any("client_crl" in where for where, _ in found(client_crl=Path("/crl"), **block))
+
+
+# Clusters.
+
+
+def cluster_problems(**settings: Any) -> list[tuple[Any, str, str]]:
+    servers = settings.pop("servers", ["127.0.0.1:1"])
+    cluster = Cluster(servers=tuple(Server(parse_address(each)) for each in servers), **settings)
+    return list(problems(Config(frontends=(frontend(),), clusters={"app": cluster})))
+
+
+def test_a_server_stands_in_a_cluster_once() -> None:
+    """A second one would be counted, checked and drained with the first."""
+    assert cluster_problems(servers=["127.0.0.1:1", "[::1]:1", "[0:0::1]:1"]) == [
+        (("cluster", "app", "servers", 2), "[::1]:1 is there twice", "name it once, with a weight")
+    ]
+
+
+def test_the_longest_ejection_is_not_shorter_than_the_first() -> None:
+    assert cluster_problems(passive=Passive(eject=60, eject_max=30)) == [
+        (
+            ("cluster", "app", "passive", "eject_max"),
+            "eject_max = 30 is less than eject",
+            "write 60 or more",
+        )
+    ]
+
+
+def test_settings_of_checks_that_nobody_makes_are_told() -> None:
+    assert cluster_problems(health=Health(path="/healthz", rise=1)) == [
+        (
+            ("cluster", "app", "health", "kind"),
+            "path and rise without effect: nothing is checked",
+            'write kind = "tcp" or "http"',
+        )
+    ]
+
+
+def test_settings_of_http_that_nobody_speaks_are_told() -> None:
+    assert cluster_problems(health=Health(kind="tcp", path="/healthz", rise=1)) == [
+        (
+            ("cluster", "app", "health", "path"),
+            'path has no effect: kind is "tcp"',
+            'remove it, or write kind = "http"',
+        )
+    ]
+
+
+def test_a_cluster_with_checks_in_order_has_no_findings() -> None:
+    health = Health(kind="http", path="/healthz", host="app", expect=("200",), interval=1)
+
+    assert cluster_problems(health=health, passive=Passive(failures=0)) == []

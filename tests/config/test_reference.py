@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from termproxy.config.load import FileSource, FlagSource, load
 from termproxy.config.reference import dump, help_of, reference
-from termproxy.config.schema import Config, Frontend, key_of
+from termproxy.config.schema import Cluster, Config, Frontend, key_of
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 
@@ -98,15 +98,25 @@ state_dir = ""  # default
 [log]
 level = "info"  # default
 access = "-"  # default
+format = "json"  # default
+query = false  # default
 
 [timeouts]
 handshake = 10  # default
 connect = 3  # default
+request_head = 10  # default
+response = 60  # default
 idle = 60  # default
+tunnel = 3600  # default
 drain = 30  # default
 
 [limits]
 connections = 10000  # default
+request_head = 32768  # default
+request_target = 8192  # default
+request_fields = 100  # default
+request_body = 0  # default
+body_rate = 100  # default
 
 [resumption]
 tickets = true  # default
@@ -117,12 +127,29 @@ persist = false  # default
 ticket_keys = []  # default
 tickets_per_handshake = 1  # default
 
+[dns]
+servers = []  # default
+hosts = "/etc/hosts"  # default
+
 [[frontend]]
 name = "web"  # /etc/t.toml:3: frontend[0].name
 listen = ["127.0.0.1:1"]  # /etc/t.toml:4: frontend[0].listen
+redirect_from = []  # default
+redirect_port = 0  # default
 mode = "tcp"  # default
 cluster = "app"  # /etc/t.toml:5: frontend[0].cluster
 certificates = [{ chain = "/etc/a.crt", key = "/etc/a.key" }]  # /etc/t.toml:6: frontend[0].certificates
+accept_proxy_from = []  # default
+trust_forwarded_from = []  # default
+
+[frontend.http]
+x_forwarded = true  # default
+forwarded = true  # default
+request_id = true  # default
+via = false  # default
+facts = {}  # default
+underscores = "reject"  # default
+strict_transport_security = ""  # default
 
 [frontend.tls]
 unknown_name = "default"  # default
@@ -130,9 +157,57 @@ stapling = true  # default
 
 [cluster."a b"]
 servers = ["unix:/run/a"]  # /etc/t.toml:8: cluster.a b.servers
+balance = "round_robin"  # default
+send_proxy = "off"  # default
+queue = 100  # default
+queue_timeout = 5  # default
+idle_connections = 64  # default
+idle_timeout = 30  # default
+slow_start = 0  # default
+
+[cluster."a b".health]
+kind = "off"  # default
+path = "/"  # default
+host = ""  # default
+expect = ["200-399"]  # default
+interval = 2  # default
+timeout = 2  # default
+jitter = 0.1  # default
+rise = 2  # default
+fall = 3  # default
+
+[cluster."a b".passive]
+failures = 3  # default
+eject = 10  # default
+eject_max = 300  # default
+eject_last = false  # default
 
 [cluster.app]
 servers = ["127.0.0.1:8080"]  # /etc/t.toml:10: cluster.app.servers
+balance = "round_robin"  # default
+send_proxy = "off"  # default
+queue = 100  # default
+queue_timeout = 5  # default
+idle_connections = 64  # default
+idle_timeout = 30  # default
+slow_start = 0  # default
+
+[cluster.app.health]
+kind = "off"  # default
+path = "/"  # default
+host = ""  # default
+expect = ["200-399"]  # default
+interval = 2  # default
+timeout = 2  # default
+jitter = 0.1  # default
+rise = 2  # default
+fall = 3  # default
+
+[cluster.app.passive]
+failures = 3  # default
+eject = 10  # default
+eject_max = 300  # default
+eject_last = false  # default
 """
     )
 
@@ -192,7 +267,34 @@ PORTS = st.integers(1, 65535)
 V4 = st.builds("{}:{}".format, st.ip_addresses(v=4), PORTS)
 V6 = st.builds("[{}]:{}".format, st.ip_addresses(v=6).map(ipaddress.ip_address), PORTS)
 UNIX = st.builds("unix:/{}".format, st.text("ab/ .\u00e9", max_size=20))
-SERVERS = st.lists(V4 | V6 | UNIX | st.builds(lambda a: {"address": a}, V4), min_size=1, max_size=3)
+NAME = st.sampled_from(["app.internal:80", "localhost:1"])
+SERVERS_KIND = next(spec.metadata["kind"] for spec in fields(Cluster) if spec.name == "servers")
+SERVER_TABLES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"address": V4 | UNIX | NAME},
+    optional={"weight": st.integers(1, 256), "max_connections": st.integers(0, 1000)},
+)
+SERVERS = st.lists(
+    V4 | V6 | UNIX | SERVER_TABLES,
+    min_size=1,
+    max_size=3,
+    unique_by=lambda server: str(SERVERS_KIND.read([server], CONF)[0]),
+)
+CLUSTERS = st.fixed_dictionaries(
+    {"servers": SERVERS},
+    optional={
+        "balance": st.sampled_from(["least_connections", "client_hash"]),
+        "queue": st.integers(0, 100),
+        "health": st.fixed_dictionaries(
+            {"kind": st.just("http")},
+            optional={
+                "path": st.sampled_from(["/", '/a"b?c=\\']),
+                "expect": st.lists(st.integers(200, 299) | st.just("300-399"), min_size=1, max_size=2),
+                "interval": st.sampled_from([0.5, 3]),
+            },
+        ),
+        "passive": st.fixed_dictionaries({"eject_last": st.booleans()}),
+    },
+)
 CERTIFICATES = (
     TEXTS
     | st.fixed_dictionaries({"chain": TEXTS})
@@ -224,7 +326,7 @@ POLICIES = st.fixed_dictionaries(
 
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    clusters = draw(st.dictionaries(WORDS, st.fixed_dictionaries({"servers": SERVERS}), min_size=1))
+    clusters = draw(st.dictionaries(WORDS, CLUSTERS, min_size=1))
     names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
     listen = draw(st.lists(V4 | V6, min_size=len(names), max_size=6, unique=True))
     frontends = [

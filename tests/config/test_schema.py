@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
-from termproxy.address import parse_address
+from termproxy.address import Name, parse_address
 from termproxy.config.schema import (
     BadItems,
     BadValue,
     CertificateFiles,
     Cluster,
     Config,
+    Dns,
     Frontend,
+    Health,
     Host,
+    Http,
     Kind,
     Limits,
     Log,
+    Server,
     Timeouts,
     Tls,
     TlsPolicy,
@@ -60,14 +64,23 @@ FIXED_NAMES = {
     "state_dir",
     "log.level",
     "log.access",
+    "log.format",
+    "log.query",
     "timeouts.handshake",
     "timeouts.connect",
     "timeouts.request_head",
+    "timeouts.response",
     "timeouts.idle",
+    "timeouts.tunnel",
     "timeouts.drain",
     "limits.connections",
     "limits.connections_per_client",
     "limits.handshakes_per_second",
+    "limits.request_head",
+    "limits.request_target",
+    "limits.request_fields",
+    "limits.request_body",
+    "limits.body_rate",
     "resumption.tickets",
     "resumption.lifetime",
     "resumption.rotate",
@@ -75,13 +88,24 @@ FIXED_NAMES = {
     "resumption.persist",
     "resumption.ticket_keys",
     "resumption.tickets_per_handshake",
+    "dns.servers",
+    "dns.hosts",
     "frontend.name",
     "frontend.listen",
     "frontend.mode",
+    "frontend.redirect_from",
+    "frontend.redirect_port",
     "frontend.cluster",
     "frontend.certificates",
     "frontend.accept_proxy_from",
     "frontend.trust_forwarded_from",
+    "frontend.http.x_forwarded",
+    "frontend.http.forwarded",
+    "frontend.http.request_id",
+    "frontend.http.via",
+    "frontend.http.facts",
+    "frontend.http.underscores",
+    "frontend.http.strict_transport_security",
     *(f"frontend.{block}.{name}" for block in ("tls", "host") for name in POLICY),
     "frontend.tls.unknown_name",
     "frontend.tls.stapling",
@@ -92,20 +116,34 @@ FIXED_NAMES = {
     "frontend.route.cluster",
     "cluster.servers",
     "cluster.balance",
+    "cluster.idle_connections",
+    "cluster.idle_timeout",
+    "cluster.queue",
+    "cluster.queue_timeout",
+    "cluster.slow_start",
     "cluster.send_proxy",
     "cluster.health.kind",
     "cluster.health.path",
+    "cluster.health.host",
+    "cluster.health.expect",
     "cluster.health.interval",
+    "cluster.health.timeout",
+    "cluster.health.jitter",
     "cluster.health.rise",
     "cluster.health.fall",
+    "cluster.passive.failures",
+    "cluster.passive.eject",
+    "cluster.passive.eject_max",
+    "cluster.passive.eject_last",
 }
 
 FIXED_DEFAULTS: dict[type, dict[str, Any]] = {
     Config: {"workers": None},
     Log: {"level": "info", "access": "-"},
-    Timeouts: {"handshake": 10, "connect": 3, "idle": 60, "drain": 30},
+    Timeouts: {"handshake": 10, "connect": 3, "request_head": 10, "idle": 60, "drain": 30},
     Limits: {"connections": 10000},
     Tls: {"min_version": None, "client_auth": None, "unknown_name": "default"},
+    Health: {"interval": 2, "rise": 2, "fall": 3},
 }
 
 
@@ -239,6 +277,30 @@ def test_every_bad_item_of_a_list_is_told_by_its_place() -> None:
     assert "[1]" in told
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"X_A": "tls_version"}, "'X_A' is no name of a field"),
+        ({"X-A\r": "tls_version"}, "'X-A\\r' is no name of a field"),
+        ({"": "tls_version"}, "'' is no name of a field"),
+        ({"X-A": "tls_name", "x-a": "tls_name"}, "one twice"),
+        ({f"X-{number}": "tls_name" for number in range(21)}, "too many fields"),
+        ({"X-A": "nonsense"}, "X-A: unknown fact 'nonsense'"),
+        *(
+            ({name: "tls_name"}, f"{name} has a meaning of its own; choose another name for the field")
+            for name in ("Host", "CONTENT-LENGTH", "Transfer-Encoding", "Connection", "X-Forwarded-For")
+        ),
+    ],
+)
+def test_facts_are_told_in_fields_that_mean_nothing_else(value: dict[str, str], problem: str) -> None:
+    assert problem in refusal(kind(Http, "facts"), value)
+
+
+def test_facts_may_be_told_in_any_other_field() -> None:
+    value = {"X-Client-Subject": "client_subject", "Client-Cert": "client_certificate"}
+    assert kind(Http, "facts").read(value, BASE).pairs == tuple(value.items())
+
+
 @pytest.mark.parametrize("value", ["web", "a.b-c_d", "0"])
 def test_a_name_is_letters_digits_and_three_marks(value: str) -> None:
     assert kind(Frontend, "name").read(value, BASE) == value
@@ -298,10 +360,103 @@ def test_an_address_s_problem_has_its_cure() -> None:
 def test_a_server_is_an_address_or_a_table_with_one() -> None:
     servers = kind(Cluster, "servers").read(["127.0.0.1:1", {"address": "unix:/run/a"}], BASE)
 
-    assert servers == (parse_address("127.0.0.1:1"), parse_address("unix:/run/a"))
+    assert servers == (Server(parse_address("127.0.0.1:1")), Server(parse_address("unix:/run/a")))
+    assert list(map(str, servers)) == ["127.0.0.1:1", "unix:/run/a"]
     assert refusal(kind(Cluster, "servers"), [{"addres": "x"}]) == (
-        "unknown key 'addres'; known here: address"
+        "unknown key 'addres'; known here: address, max_connections, weight"
     )
+
+
+@pytest.mark.parametrize("text", ["localhost:80", "app.internal:8080", "my_app-1:1", "1a.test:65535"])
+def test_a_server_may_be_a_name(text: str) -> None:
+    host, _, port = text.rpartition(":")
+
+    assert kind(Cluster, "servers").read([text], BASE) == (Server(Name(host, int(port))),)
+    assert kind(Cluster, "servers").read([{"address": text.upper()}], BASE)[0].address.host == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "256.1.1.1:80",
+        "1.2.3:80",
+        "a..b:80",
+        "-a:80",
+        "a b:80",
+        "app.internal",
+        "app:0",
+        "app:65536",
+        "app:http",
+    ],
+)
+def test_nothing_like_a_name_or_an_address_is_a_server(text: str) -> None:
+    assert refusal(kind(Cluster, "servers"), [text])
+
+
+def test_nobody_listens_on_a_name() -> None:
+    assert "is not an IP address" in refusal(kind(Frontend, "listen"), ["app.internal:80"])
+
+
+def test_name_servers_are_addresses_or_those_of_the_machine() -> None:
+    assert kind(Dns, "servers").read([], BASE) == ()
+    assert kind(Dns, "servers").read(["[::1]:8600"], BASE) == (parse_address("[::1]:8600"),)
+    assert "cannot ask" in refusal(kind(Dns, "servers"), ["unix:/run/dns"])
+    assert refusal(kind(Dns, "servers"), "127.0.0.1:53")
+    assert kind(Dns, "hosts").read("", BASE) is None
+
+
+def test_a_server_s_table_may_say_how_much_it_takes() -> None:
+    table = {"address": "127.0.0.1:1", "weight": 256, "max_connections": 10}
+
+    assert kind(Cluster, "servers").read([table], BASE) == (
+        Server(parse_address("127.0.0.1:1"), 256, 10),
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({"weight": 0}, "weight: 0 is out of bounds; write a whole number from 1 to 256"),
+        ({"weight": 1.5}, "weight: 1.5 is a number; write a whole number from 1 to 256"),
+        (
+            {"max_connections": -1},
+            "max_connections: -1 is out of bounds; write a whole number from 0 to 1000000",
+        ),
+    ],
+)
+def test_a_server_s_number_out_of_bounds_is_named(numbers: dict[str, Any], expected: str) -> None:
+    assert refusal(kind(Cluster, "servers"), [{"address": "127.0.0.1:1", **numbers}]) == expected
+
+
+def test_statuses_are_numbers_or_ranges() -> None:
+    assert kind(Health, "expect").read([204, "301", "200-299"], BASE) == ("204", "301", "200-299")
+
+
+@pytest.mark.parametrize(
+    "value", [99, 600, 100, True, "2xx", "", "-", "200-", "-200", "300-200", "200-300-400", "\u0663"]
+)
+def test_nothing_else_is_a_status(value: Any) -> None:
+    assert refusal(kind(Health, "expect"), [value])
+
+
+@pytest.mark.parametrize("value", ["", "healthz", "/a b", "/a\r\nX: y", "/\u00e9", "/a#b", 1])
+def test_nothing_but_a_path_is_asked_for(value: Any) -> None:
+    assert refusal(kind(Health, "path"), value)
+
+
+def test_a_path_may_have_a_query() -> None:
+    assert kind(Health, "path").read("/healthz?deep=1", BASE) == "/healthz?deep=1"
+
+
+@pytest.mark.parametrize("value", ["a b", "a\r\nX: y", 1])
+def test_a_host_header_is_one_word(value: Any) -> None:
+    assert refusal(kind(Health, "host"), value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True, "0.5"])
+def test_nothing_else_is_a_part_of_a_whole(value: Any) -> None:
+    assert refusal(kind(Health, "jitter"), value)
+    assert kind(Health, "jitter").read(1, BASE) == 1.0
 
 
 def test_a_server_s_table_without_an_address_says_what_is_missing() -> None:

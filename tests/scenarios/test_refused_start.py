@@ -115,10 +115,10 @@ def test_an_unknown_key_is_told_with_its_line_and_what_was_meant(serve: Serve) -
 
 
 def test_every_problem_is_told_at_once(serve: Serve) -> None:
-    server = serve("localhost:80", workers=0, user="no-such-user-here")
+    server = serve("256.0.0.1:80", workers=0, user="no-such-user-here")
     said = start(server)
     assert "0 is out of bounds" in said
-    assert "'localhost' is not an IP address" in said
+    assert "'256.0.0.1' is not an IP address" in said
 
 
 def test_a_user_that_does_not_exist(serve: Serve) -> None:

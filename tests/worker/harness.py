@@ -14,7 +14,10 @@ from termproxy import clock
 from termproxy.address import parse_address
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
+from termproxy.config import schema
 from termproxy.config.schema import Timeouts
+from termproxy.http.forwarding import Settings
+from termproxy.http.head import request_reader, response_reader
 from termproxy.observability.access_log import open_access_log
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import SCRATCH_SIZE
@@ -23,9 +26,13 @@ from termproxy.tls.context import Policy
 from termproxy.tls.selection import NameTable
 from termproxy.worker.connection import Phase
 from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.gateway import Gateway
+from termproxy.worker.http_connection import HttpConnection
 from termproxy.worker.relaying import RelayingConnection
 from termproxy.worker.shared import Shared
-from tests.relay.ends import TlsClient, tcp_pair, until
+from tests.relay.ends import TlsClient, receive, send_all, tcp_pair, until
+from tests.support.http_messages import MessageReader, Request
+from tests.worker.loop_client import LoopClient
 
 
 def row() -> memoryview:
@@ -41,6 +48,8 @@ def one_for_all(context: Context, cluster: Cluster) -> Frontend:
 
 class Bench:
     """Puts clients before a frontend, and listens as its backend.  `records` are the access log's."""
+
+    kind = RelayingConnection
 
     def __init__(self, context: Context, trust: ssl.SSLContext, folder: Path) -> None:
         self.trust = trust
@@ -77,7 +86,7 @@ class Bench:
         """A client has connected: its end, plain so far."""
         client, accepted = tcp_pair()
         self._socks.append(client)
-        connection = RelayingConnection(self.shared, self.frontend(*servers), accepted.detach(), peer)
+        connection = self.kind(self.shared, self.frontend(*servers), accepted.detach(), peer)
         self.connections.append(connection)
         connection.start()
         return client
@@ -149,8 +158,159 @@ class Bench:
     def close(self) -> None:
         for connection in self.connections:
             connection.close()
+        self.shared.pool.close()
         for sock in self._socks:
             sock.close()
         self.listener.close()
         if self.shared.access_log is not None:
             self.shared.access_log.close()
+
+
+class HttpBench(Bench):
+    """The same for mode "http"; all clients get the frontend that serve() has made last."""
+
+    kind = HttpConnection
+
+    def __init__(self, context: Context, trust: ssl.SSLContext, folder: Path) -> None:
+        super().__init__(context, trust, folder)
+        self.serve()
+
+    def serve(
+        self,
+        *servers: str,
+        max_connections: int = 0,
+        fields_max: int = 100,
+        cluster: dict[str, Any] | None = None,
+        **gateway: Any,
+    ) -> Gateway:
+        """`servers` instead of ours; changes to the cluster's settings, and to the gateway."""
+        found = [Server(parse_address(each), 1, max_connections) for each in servers or (self.address,)]
+        self.cluster = Cluster("app", found, schema.Cluster(servers=(), **(cluster or {})))
+        self.cluster.run_soon(self.shared.loop.run_callback)
+        self.given = one_for_all(self.context, self.cluster)
+        forwarding = gateway.setdefault("forwarding", Settings())
+        gateway.setdefault("head_max", 4096)
+        self.given.gateway = Gateway(
+            requests=request_reader(
+                gateway["head_max"], 1024, fields_max, forwarding.configured_names()
+            ),
+            responses=response_reader(8192, fields_max),
+            **gateway,
+        )
+        return self.given.gateway
+
+    def client(self, peer: Any = ("192.0.2.1", 40000)) -> LoopClient:
+        """A client whose handshake is done; every wait of it runs the loop."""
+        tls = TlsClient(self.trust, self.accept(peer=peer))
+        self._socks.append(tls.sock)
+        connection = self.connections[-1]
+        tls.handshake()
+        until(lambda: connection.phase is not Phase.HANDSHAKE, "our side of the handshake")
+        return LoopClient(_LoopingSocket(tls))  # type: ignore[arg-type]
+
+    def visit(self) -> Visit:
+        """The next connection at the backend."""
+        return Visit(self.backend())
+
+    def visits_wait(self) -> bool:
+        """Whether there is another connection at the backend."""
+        gevent.sleep(0.01)
+        self.listener.setblocking(False)
+        try:
+            self._socks.append(self.listener.accept()[0])
+        except BlockingIOError:
+            return False
+        return True
+
+    def lines(self, count: int = 1) -> list[dict[str, Any]]:
+        """The access log's, once there are so many."""
+        until(lambda: len(self.records) >= count, f"{count} records")
+        return self.records
+
+    def sweep(self, seconds: float) -> None:
+        """The worker's tick, so much later, for the kept connections."""
+        for server in self.cluster.servers:
+            now, timeout = clock.monotonic() + seconds, self.cluster.settings.idle_timeout
+            self.shared.pool.sweep(server, now, timeout)
+
+    def active(self) -> int:
+        """What the cluster's servers have to do."""
+        return sum(server.active() for server in self.cluster.servers)
+
+
+class Visit:
+    """A connection at the backend; every wait runs the loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._reader = MessageReader(lambda: receive(sock))
+
+    @property
+    def rest(self) -> bytes:
+        """What has come, and belongs to no request that was asked for."""
+        return self._reader.rest
+
+    def request(self) -> Request:
+        request = self._reader.request()
+        assert request is not None, "no request comes"
+        return request
+
+    def head(self) -> Request:
+        """Without the body, which stays where it is."""
+        request = self._reader.request_head()
+        assert request is not None, "no request comes"
+        return request
+
+    def body(self, request: Request) -> bytes:
+        self._reader.request_body(request)
+        return request.body
+
+    def receive(self) -> bytes:
+        """What is there; b"" at the end."""
+        return receive(self.sock)
+
+    def send(self, answer: bytes) -> None:
+        send_all(self.sock, answer)
+
+    def answer(self, answer: bytes) -> Request:
+        """The next request, which gets this."""
+        request = self.request()
+        self.send(answer)
+        return request
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def is_reset(self) -> bool:
+        """Whether we were cut off; waits for that or an end."""
+        try:
+            while receive(self.sock):
+                pass
+        except ConnectionResetError:
+            return True
+        return False
+
+
+class _LoopingSocket:
+    """What LoopClient needs of a socket."""
+
+    def __init__(self, tls: TlsClient) -> None:
+        self._tls = tls
+        self.setsockopt = tls.sock.setsockopt
+        self.getsockname, self.getpeername = tls.sock.getsockname, tls.sock.getpeername
+        self.unwrap = tls.sock.unwrap
+
+    def recv(self, count: int) -> bytes:
+        return self._tls.receive(count)
+
+    def sendall(self, data: bytes) -> None:
+        self._tls.send(data)
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - as socket's
+        """It never blocks."""
+
+    def settimeout(self, seconds: float) -> None:
+        """It never blocks."""
+
+    def close(self) -> None:
+        self._tls.sock.close()

@@ -229,7 +229,7 @@ def test_a_client_that_cannot_begin_stops_nobody(
     door: Door, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("termproxy.worker.acceptor.RelayingConnection", None)
+        patch.setattr("termproxy.worker.connection.Connection", None)
         door.arrive()
         until(lambda: caplog.records, "the report")
     assert "a connection could not begin; please report this" in caplog.text

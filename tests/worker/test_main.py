@@ -433,4 +433,4 @@ def test_warnings_that_were_held_back_are_counted_in_one(
     held = sum(map(int, re.findall(r"(\d+) more failures of server 127\.0\.0\.1:", said)))
 
     assert held > 0
-    assert said.count("cluster app: ") + held == 20
+    assert said.count("cluster app: backend_refused") + held == 20

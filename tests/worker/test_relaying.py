@@ -540,7 +540,7 @@ def test_a_bug_in_a_pump_ends_its_connection_and_no_other(
 def test_a_bug_after_the_handshake_ends_its_connection(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("termproxy.worker.relaying.Connecting", broken)
+    monkeypatch.setattr("termproxy.worker.relaying.Approach", broken)
     with TlsClient(bench.trust, bench.accept()) as client:
         client.handshake()
         assert bench.record()["ended"] == "internal_error"
@@ -569,7 +569,7 @@ def test_a_bug_while_connecting_ends_its_connection(
     bench.connect(black_hole)
     (connection,) = bench.connections
     assert connection.phase is Phase.CONNECTING
-    monkeypatch.setattr("termproxy.worker.relaying.Connecting.advance", broken)
+    monkeypatch.setattr("termproxy.worker.relaying.Approach.advance", broken)
     connection._on_settled()
 
     assert bench.record()["ended"] == "internal_error"

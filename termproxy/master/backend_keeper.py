@@ -1,0 +1,159 @@
+"""Own what is known of the backends: a board for each generation, the operator's word, the checks.
+
+A board (backends/board.py) is made before its generation's workers.  What an operator has said and what
+checks have found stays with a server over a reload, and counts do not go backwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from termproxy.address import Name
+from termproxy.backends.board import Board, Key, WishWord
+from termproxy.backends.cluster import keys_of
+from termproxy.backends.health import Wish
+from termproxy.backends.prober import NameTarget, Target
+from termproxy.backends.report import Counts, Place, table
+from termproxy.config.schema import Config
+from termproxy.master.probing import Fork, Probing
+from termproxy.observability.scoreboard import NANOSECONDS
+
+log = logging.getLogger("master")
+
+TOLD = 10  # servers that an error names
+
+WISHES = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
+SAID = {Wish.ENABLED: "enabled", Wish.DRAINING: "draining", Wish.DISABLED: "disabled"}
+
+
+class BackendRefusedError(ValueError):
+    """What the operator asked for cannot be done; the text says why, and what could be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What there is for a generation."""
+
+    board: Board
+    config: Config
+
+    def targets(self) -> Iterator[Target | NameTarget]:
+        """What the prober has to do."""
+        for name, cluster in self.config.clusters.items():
+            for server in cluster.servers:
+                places = self.board.places[name, str(server)]
+                if isinstance(server.address, Name):
+                    yield NameTarget(name, places, server.address, cluster.health)
+                elif cluster.health.kind != "off":
+                    yield Target(name, places.start, server.address, cluster.health)
+
+    def checked(self) -> Iterator[int]:
+        """The numbers of the servers whose health is looked at."""
+        for (name, _), places in self.board.places.items():
+            if self.config.clusters[name].health.kind != "off":
+                yield from places
+
+
+class BackendKeeper:
+    def __init__(self, fork_helper: Fork) -> None:
+        self.probing = Probing(fork_helper)
+        self._generations: dict[int, Known] = {}
+        self._in_force: int | None = None
+        self._past: dict[Place, Counts] = {}  # counted in generations that are over
+
+    # Generations.
+
+    def begin(self, number: int, config: Config, workers: int) -> None:
+        """Make a board, before a generation's first worker.  OSError when there is no memory for it."""
+        keys = [key for name, cluster in config.clusters.items() for key in keys_of(name, cluster)]
+        known = Known(Board(keys, workers), config)
+        self._generations[number] = known
+        self._inherit(known)
+
+    def boards(self, number: int) -> tuple[Board, list[Board]]:
+        """A generation's board, and those of older ones that are not over."""
+        older = [known.board for other, known in self._generations.items() if other < number]
+        return self._generations[number].board, older
+
+    def put_in_force(self, number: int, now: float) -> None:
+        """Have this generation's servers checked from now on, and no others."""
+        self.probing.send_away()
+        known = self._generations[number]
+        self._inherit(known)
+        self._in_force = number
+        self.probing.check(list(known.targets()), known.board, known.config.dns, now)
+
+    def worker_has_gone(self, number: int, slot: int) -> None:
+        self._generations[number].board.clear_row(slot)
+
+    def end(self, number: int) -> None:
+        """A generation's last worker has gone."""
+        over = self._generations.pop(number)
+        for key, places in over.board.places.items():
+            for nth, index in enumerate(places):
+                total, failures = self._past.get((*key, nth), (0, 0))
+                total, failures = total + over.board.total(index), failures + over.board.failures(index)
+                self._past[*key, nth] = total, failures
+        over.board.close()
+        left = {key for known in self._generations.values() for key in known.board.places}
+        self._past = {place: counts for place, counts in self._past.items() if place[:2] in left}
+
+    def _inherit(self, known: Known) -> None:
+        if self._in_force is not None:
+            known.board.inherit(self._generations[self._in_force].board, set(known.checked()))
+
+    # The operator.
+
+    def wish(self, verb: object, target: object, now: float, utc_now: datetime) -> dict[str, Any]:
+        """Have a server drained, disabled or enabled: its row from then on, and what to be warned of."""
+        wish = WISHES.get(str(verb))
+        if wish is None:
+            raise BackendRefusedError(f"backends: cannot do {verb!r}")
+        key = self._key(str(target))
+        for known in self._generations.values():
+            _set(known.board, key, wish, now)
+        log.info("cluster %s: server %s is %s, as asked for", *key, SAID[wish])
+        cluster = [row for row in self.table(now, utc_now) if row["cluster"] == key[0]]
+        warning = None if _has_one_up(cluster) else f"no server of cluster {key[0]} is up"
+        return {"server": "/".join(key), "is": SAID[wish], "warning": warning}
+
+    def table(self, now: float, utc_now: datetime) -> list[dict[str, Any]]:
+        """What is known of every server."""
+        if self._in_force is None:
+            return []
+        known = self._generations[self._in_force]
+        others = [each.board for each in self._generations.values() if each is not known]
+        return list(table(known.config.clusters, [known.board, *others], self._past, now, utc_now))
+
+    def _key(self, target: str) -> Key:
+        """The server that is written CLUSTER/SERVER."""
+        known = {} if self._in_force is None else self._generations[self._in_force].board.places
+        keys = {"/".join(key): key for key in known}
+        if target in keys:
+            return keys[target]
+        close = difflib.get_close_matches(target, keys, n=1)
+        if close:
+            cure = f"did you mean {close[0]}?"
+        else:
+            more = f" and {len(keys) - TOLD} more" if len(keys) > TOLD else ""
+            cure = f"there are {', '.join(list(keys)[:TOLD])}{more}"
+        raise BackendRefusedError(f"there is no server {target!r}; {cure}")
+
+
+def _set(board: Board, key: Key, wish: Wish, now: float) -> None:
+    """For all places of a name: addresses that come later are what was wished, too."""
+    for index in board.places.get(key, ()):
+        words = board.wish(index)
+        if words[WishWord.WISH] != wish:
+            words[WishWord.SINCE] = int(now * NANOSECONDS)
+            words[WishWord.WISH] = wish
+    board.wishes_changed()
+
+
+def _has_one_up(rows: list[dict[str, Any]]) -> bool:
+    return any(row["state"] == "up" for row in rows)

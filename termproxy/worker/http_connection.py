@@ -1,0 +1,740 @@
+"""Mode "http", the client's side: reads requests, one after the other, and gives each to an Exchange.
+
+    REQUEST ──a whole head──▶ EXCHANGE ──answered──▶ REQUEST …
+                                  └──101──▶ RELAYING (an upgraded connection; see relaying.py)
+
+Requests are answered in the order in which they came; of what a client sends ahead of its answer one
+record is read and kept.  What is refused is answered before a byte of it has gone to a backend, and the
+connection ends there: where the next message would begin is then anybody's guess.
+
+Nearly all requests and answers are plain: a GET with nothing rare in its head, for which a kept
+connection is there, and an answer that comes whole.  They pass without an Exchange (`_Express`), which
+takes over at the first thing that is not plain.  This nearly halves what a small request costs.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+from termproxy import clock
+from termproxy.backends.cluster import Cluster
+from termproxy.backends.pool import BackendConnection, Pool
+from termproxy.backends.server import Server
+from termproxy.errors import Fault, TlsError
+from termproxy.http._wire import Head, MalformedError
+from termproxy.http.forwarding import Forwarder
+from termproxy.http.head import (
+    HOST,
+    RefusedRequestError,
+    Request,
+    fields_to_remove,
+    read_authority,
+    read_request,
+    without_fields,
+)
+from termproxy.observability.metrics import RESPONSES
+from termproxy.observability.record import ConnectionRecord, ExchangeRecord
+from termproxy.observability.scoreboard import Column
+from termproxy.outcome import Outcome
+from termproxy.relay.pump import Ready
+from termproxy.tls.failures import explain
+from termproxy.worker.connection import LINGER, Phase
+from termproxy.worker.exchange import Exchange, describe_request
+from termproxy.worker.frontend import Frontend
+from termproxy.worker.gateway import Gateway
+from termproxy.worker.relaying import RelayingConnection
+from termproxy.worker.shared import HEADROOM, Shared
+
+NOTHING = memoryview(b"")
+
+# A client that sends on, as the rest of a body that was refused, is read for so long in all: many look
+# at their answer only when they have sent everything.  nginx's lingering_time.
+LINGER_MAX = 30.0  # seconds
+
+
+class _Express(NamedTuple):
+    """A plain request that has been sent, and awaits its answer."""
+
+    head: Head
+    began: float
+    backend: BackendConnection
+    cluster: Cluster
+    out: bytes
+    number: int  # of its id
+
+
+class HttpConnection(RelayingConnection):
+    __slots__ = (
+        "_bytes_read",
+        "_bytes_written",
+        "_exchange",
+        "_express",
+        "_facts",
+        "_forwarder",
+        "_input",
+        "_lingers_until",
+        "_own_pool",
+        "_rest",
+        "_served_requests",
+        "_usual",
+        "client_has_ended",
+        "gateway",
+    )
+
+    def __init__(self, shared: Shared, frontend: Frontend, fd: int, peer: Any) -> None:
+        super().__init__(shared, frontend, fd, peer)
+        assert frontend.gateway is not None  # noqa: S101 - of this mode
+        self.gateway: Gateway = frontend.gateway
+        self.client_has_ended = False
+        self._served_requests = 0
+        self._exchange: Exchange | None = None
+        self._express: _Express | None = None
+        self._usual: tuple[bytes, Cluster] | None = (
+            None  # what plain requests have for, and where they go
+        )
+        self._input = b""  # what has come of requests that are not under way
+        self._rest = NOTHING  # what the client has not taken yet
+        self._forwarder: Forwarder | None = None
+        self._own_pool: Pool | None = None  # of connections on which a backend was told who it is
+        self._facts: dict[str, Any] | None = None  # of the handshake, for the access log
+        self._bytes_read = self._bytes_written = 0  # when the last exchange ended
+        self._lingers_until = self._accepted
+
+    # Requests.
+
+    def _begin(self) -> None:
+        self.phase = Phase.REQUEST
+        self.await_until((self._handshaken or 0.0) + self._shared.timeouts.request_head)
+        self._readable.start(self.on_client)
+        if self._tls.pending():  # it came with the handshake's last bytes: no event will tell
+            self.on_client()
+
+    def on_client(self) -> None:
+        try:
+            if self.phase is Phase.REQUEST:
+                self._read_request()
+            else:
+                self._client_is_readable()
+        except TlsError as error:
+            self._client_failed(error)
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _client_is_readable(self) -> None:
+        """In the middle of an exchange."""
+        exchange = self._exchange or self._leave_express()
+        if exchange.wants_body:
+            exchange.pass_body_on()
+        else:
+            self._read_ahead()
+
+    def _read_request(self) -> None:
+        buffer = self._shared.buffer
+        count = self._tls.read_into(buffer)
+        if count <= 0:
+            if count in (Outcome.CLOSED, Outcome.TRUNCATED):
+                self._no_more_requests(count)
+        elif not self._input:
+            self._take_request(buffer, count)
+        else:
+            fresh = bytes(buffer[:count])
+            self._input += fresh
+            # A head is read again for each of its lines at most, not for each byte that drips in.
+            if b"\n" in fresh or len(self._input) >= self.gateway.head_max:
+                self._take_input()
+            else:
+                self._read_on()
+
+    def _take_input(self) -> None:
+        data, self._input = self._input, b""
+        self._take_request(data, len(data), is_known=True)
+
+    def _take_request(self, data: Any, end: int, *, is_known: bool = False) -> None:
+        """Begin the exchange that `data` asks for, or keep it until its head is whole."""
+        now = clock.monotonic()
+        gateway = self.gateway
+        try:
+            head = gateway.requests.request(data, 0, end)
+            if head is None:
+                self._input = bytes(data[:end])
+                if self._served_requests and not is_known:
+                    # The head has its own time, from its first byte on.
+                    self._shared.deadlines.set(self, now + self._shared.timeouts.request_head)
+                self._read_on()
+                return
+            length = head.length
+            candidates: Iterator[Server] | None = None
+            if head.is_plain and length == end and self._usual is not None:
+                is_sent, candidates = self._send_at_once(head, now)
+                if is_sent:
+                    return
+            if names := fields_to_remove(head):
+                head = without_fields(gateway.requests, head, names)
+            request = read_request(head, gateway.underscores)
+        except (MalformedError, RefusedRequestError) as error:
+            self._refuse(error, now)
+            return
+        exchange = Exchange(self, request, now)
+        try:
+            used = exchange.take_body(data, length, end)
+        except (MalformedError, RefusedRequestError) as error:
+            self._refuse(error, now, request)
+            return
+        if used < end:
+            self._input = bytes(data[used:end])
+            self._readable.stop()
+        else:
+            self._input = b""
+        self._exchange = exchange
+        self._served_requests += 1
+        self.phase = Phase.EXCHANGE
+        exchange.begin(now, candidates)
+
+    # Plain ones.
+
+    def _send_at_once(self, head: Head, now: float) -> tuple[bool, Iterator[Server] | None]:
+        """Send a plain request on a kept connection: whether that could be, and if not, the servers to
+        try, when the cluster has been asked for them.
+        """
+        assert self._usual is not None  # noqa: S101 - the caller has looked
+        assert self._forwarder is not None  # noqa: S101 - of the request before
+        authority, cluster = self._usual
+        if (
+            head.method != b"GET"
+            or head.content_length > 0
+            or head.value(HOST) != authority
+            or self._tls.pending()  # the next one has come already: no event will tell
+        ):
+            return False, None
+        candidates = cluster.candidates(now)
+        server = next(candidates, None)
+        if server is None:
+            return False, candidates
+        shared = self._shared
+        backend = shared.pool.take(server)
+        if backend is None:
+            return False, chain((server,), candidates)
+        number = next(shared.request_numbers)
+        out = self._forwarder.plain_head(head, authority, shared.request_prefix, number)
+        backend.uses += 1
+        server.begin()
+        self._express = _Express(head, now, backend, cluster, out, number)
+        self._input = b""
+        self._served_requests += 1
+        self.phase = Phase.EXCHANGE
+        try:
+            sent = backend.sock.send(out)
+        except OSError as error:
+            self._leave_express().send_failed(error)
+            return True, None
+        if sent < len(out):
+            self._leave_express().keep_rest_of_head(sent)
+            return True, None
+        backend.watcher.callback = self._on_plain_answer
+        deadline = now + shared.timeouts.response
+        if self.bucket and deadline >= self.deadline:  # as await_until()
+            self.deadline = deadline
+        else:
+            shared.deadlines.set(self, deadline)
+        return True, None
+
+    def _on_plain_answer(self) -> None:
+        try:
+            self._pass_plain_answer()
+        except TlsError as error:
+            self._client_failed(error)
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _pass_plain_answer(self) -> None:
+        express = self._express
+        assert express is not None  # noqa: S101 - it has been sent
+        shared, gateway, backend = self._shared, self.gateway, express.backend
+        try:
+            count = backend.sock.recv_into(shared.behind_headroom)
+        except OSError as error:
+            self._leave_express().backend_lost(error)
+            return
+        if not count:
+            self._leave_express().backend_lost(None)
+            return
+        buffer, end = shared.buffer, HEADROOM + count
+        try:
+            head = gateway.responses.response(buffer, HEADROOM, end)
+        except MalformedError:
+            head = None  # who takes over finds out the same
+        if (
+            head is None
+            or not head.is_plain
+            or head.content_length != count - head.length
+            or shared.draining
+        ):
+            self._leave_express().take_answer(buffer, HEADROOM, end)
+            return
+        begin = head.forward_before(buffer, HEADROOM + head.length, gateway.hidden, gateway.added)
+        taken = self._tls.write_all(buffer, begin, end)
+        now = clock.monotonic()
+        backend.server.succeeded()
+        if taken < end - begin:
+            self._leave_express().was_answered(head.status, now)
+            self.keep_rest(bytes(buffer[begin + taken : end]))
+            return
+        backend.server.end()
+        shared.pool.give(backend, express.cluster.settings.idle_connections, now)
+        self._express = None
+        shared.row[_REQUESTS] += 1
+        self._frontend.tally[RESPONSES[head.status // 100]] += 1
+        if shared.access_log is not None:
+            self._report_plain(express, head.status, now)
+        self.phase = Phase.REQUEST
+        deadline = now + shared.timeouts.idle
+        if self.bucket and deadline >= self.deadline:
+            self.deadline = deadline
+        else:
+            shared.deadlines.set(self, deadline)
+
+    def _leave_express(self) -> Exchange:
+        """Go on with an Exchange."""
+        express, self._express = self._express, None
+        assert express is not None  # noqa: S101 - there is something under way
+        exchange = Exchange(self, read_request(express.head), express.began)
+        request_id = self._shared.request_id(express.number)
+        exchange.take_over(express.backend, express.cluster, express.out, request_id)
+        self._exchange = exchange
+        return exchange
+
+    def remember_usual(self, request: Request, cluster: Cluster) -> None:
+        """Requests for this host may be sent at once from now on, if nothing is decided for each."""
+        gateway = self.gateway
+        if self._usual is None or self._usual[0] != request.authority:
+            is_usual = (
+                bool(request.authority)
+                and not gateway.routes
+                and not cluster.by_client
+                and cluster.settings.send_proxy == "off"
+                and not gateway.trusts(self.client_address)
+            )
+            self._usual = (request.authority, cluster) if is_usual else None
+
+    # What is no request.
+
+    def _refuse(
+        self, error: MalformedError | RefusedRequestError, now: float, request: Request | None = None
+    ) -> None:
+        """Answer what is no request of ours, and end.  `request` is what could be read of it."""
+        if isinstance(error, MalformedError):
+            error = RefusedRequestError(error.reason)
+        self._input = b""
+        self._served_requests += 1
+        self.phase = Phase.EXCHANGE
+        exchange = self._exchange = Exchange(self, request, now)
+        exchange.refuse(error)
+
+    def _read_on(self) -> None:
+        if self._tls.pending():
+            self.soon(self.on_client)
+
+    def _no_more_requests(self, outcome: int) -> None:
+        if self._input:
+            self._report(
+                "client_closed", Fault.CLIENT, "the client left in the middle of a request's head"
+            )
+        elif not self._served_requests:
+            self._report("no_request", Fault.NONE)
+        if outcome == Outcome.CLOSED:
+            self._shut_down_tls()
+        self.close()
+
+    def _read_ahead(self) -> None:
+        """While an answer is on its way: the next requests, or that the client leaves."""
+        buffer = self._shared.buffer
+        count = self._tls.read_into(buffer)
+        if count > 0:
+            self._input += bytes(buffer[:count])
+            self._readable.stop()  # that will do for now
+        elif count == Outcome.CLOSED:
+            # It has no more to ask, but it may still read.
+            self.client_has_ended = True
+            self._readable.stop()
+        elif count == Outcome.TRUNCATED:
+            self.end_early("client_closed", Fault.CLIENT, "the client left before its answer was whole")
+
+    # What an exchange needs of its client.
+
+    @property
+    def shared(self) -> Shared:
+        return self._shared
+
+    @property
+    def tls(self) -> Any:
+        return self._tls
+
+    @property
+    def client_address(self) -> str:
+        host: str = self._peer[0]
+        return host
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client has not taken all that it was sent."""
+        return bool(self._rest)
+
+    @property
+    def served(self) -> Any:
+        return self._served
+
+    def served_for(self, host: str) -> Any:
+        """What the frontend has for a Host; None when it is of another policy group than the handshake's
+        name: what was demanded of this client then is not what that host demands.
+        """
+        if self._frontend.is_uniform:
+            return self._served
+        served = self._frontend.served_for(host) or self._served
+        return served if served.policy_group == self._served.policy_group else None
+
+    def await_until(self, deadline: float) -> None:
+        """What is awaited next has until `deadline`.  A later one is only noted: see deadlines.py."""
+        if self.bucket and deadline >= self.deadline:
+            self.deadline = deadline
+        else:
+            self._shared.deadlines.set(self, deadline)
+
+    def guarded(self, step: Callable[[], None]) -> None:
+        """Do `step`: the guard around this connection's callbacks."""
+        try:
+            step()
+        except TlsError as error:
+            self._client_failed(error)
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def soon(self, step: Callable[[], None]) -> None:
+        """Do `step` in the loop's next turn, when this connection still is."""
+        self._shared.loop.run_callback(self._if_open, step)
+
+    def _if_open(self, step: Callable[[], None]) -> None:
+        if self.phase not in (Phase.CLOSED, Phase.LINGERING):
+            step()
+
+    def listen(self, *, to_client: bool) -> None:
+        """Whether what the client sends is read now."""
+        if to_client:
+            self._readable.start(self.on_client)
+            self._read_on()
+        else:
+            self._readable.stop()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether it has sent more than the request that is under way."""
+        return bool(self._input)
+
+    def put_back(self, ahead: bytes) -> None:
+        """What was read behind a request's body is the next request's."""
+        self._input = ahead + self._input
+
+    def forwarded_head(self, request: Request, request_id: bytes, more: bytes) -> bytes:
+        if self._forwarder is None:
+            self._forwarder = self._make_forwarder()
+        if not request.authority:  # HTTP/1.0 may leave it out, which goes on as 1.1
+            more += b"Host: %b\r\n" % (self._asked_name() or "").encode()
+        return self._forwarder.head(request, request_id, more)
+
+    def send(self, buffer: Any, start: int, end: int) -> bool:
+        """Whether the client has taken all that is from `start` to `end`.  If not, the rest is kept, and
+        the exchange hears of it when it has gone.
+        """
+        if self._rest:
+            self._rest = memoryview(bytes(self._rest) + bytes(buffer[start:end]))
+            return False
+        taken = self._tls.write_all(buffer, start, end)
+        if taken == end - start:
+            return True
+        self.keep_rest(bytes(memoryview(buffer)[start + taken : end]))
+        return False
+
+    def keep_rest(self, rest: bytes) -> None:
+        self._rest = memoryview(rest)
+        if self._writable is None:
+            self._writable = self._shared.loop.io(self._fd, Ready.WRITABLE)
+            self._writable.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        self.guarded(self._client_is_writable)
+
+    def _client_is_writable(self) -> None:
+        taken = self._tls.write_all(self._rest, 0, len(self._rest))
+        self._rest = self._rest[taken:]
+        if not self._rest:
+            self._rest = NOTHING
+            self._stop(self._writable)
+            self._writable = None
+            if self._exchange is not None:
+                self._exchange.on_client_ready()
+
+    # After an exchange.
+
+    def exchange_is_over(self, ended: str, fault: Fault, detail: str | None, *, close: bool) -> None:
+        """All of the answer has been written: on to the next request, or to the end."""
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - it calls
+        self._report(ended, fault, detail)
+        self._exchange = None
+        if close or (self._shared.draining and not self._input):
+            # A client that did not mean to stop may be sending, and would lose the answer to a reset.
+            request = exchange.request
+            sends_on = exchange.wants_body or bool(self._input)
+            self._end(linger=sends_on or request is None or request.keep_alive)
+        elif self._input:
+            self.phase = Phase.REQUEST
+            self.await_until(clock.monotonic() + self._shared.timeouts.request_head)
+            self._readable.start(self.on_client)
+            self.soon(self._next_request)
+        elif self.client_has_ended:
+            self._end(linger=False)
+        else:
+            self.phase = Phase.REQUEST
+            self.await_until(clock.monotonic() + self._shared.timeouts.idle)
+            self._read_on()
+
+    def _next_request(self) -> None:
+        if self.phase is Phase.REQUEST and self._input:
+            self.guarded(self._take_input)
+
+    def _end(self, *, linger: bool) -> None:
+        try:
+            outcome = self._tls.shutdown()
+        except TlsError:  # it has gone already
+            outcome = Outcome.DONE
+        if outcome == Outcome.WANT_WRITE:
+            self._wait_to_end(linger=linger)
+        elif linger:
+            self._lingers_until = clock.monotonic() + LINGER_MAX
+            self._linger(b"")
+        else:
+            self.close()
+
+    def _wait_to_end(self, *, linger: bool) -> None:
+        """The client has taken its answer, but has no room for our close_notify: without that, a body
+        that ends with its connection would not be whole.
+        """
+        self.phase = Phase.LINGERING
+        self._readable.stop()
+        self._shared.deadlines.set(self, clock.monotonic() + self._shared.timeouts.idle)
+        self._writable = self._shared.loop.io(self._fd, Ready.WRITABLE)
+        self._writable.start(self.guarded, partial(self._end_at_last, linger=linger))
+
+    def _end_at_last(self, *, linger: bool) -> None:
+        self._stop(self._writable)
+        self._writable = None
+        self._end(linger=linger)
+
+    def _on_last_bytes(self) -> None:
+        super()._on_last_bytes()
+        if self.phase is Phase.LINGERING:
+            self.deadline = min(clock.monotonic() + LINGER, self._lingers_until)
+
+    def upgrade(self, backend: socket.SocketType, server: Server) -> None:
+        """The protocol has changed: from here on bytes pass as in mode "tcp"."""
+        ahead, self._input = self._input, b""
+        self._stop(self._writable)
+        self._writable = None
+        self._relay(backend, server, ahead)
+
+    def _idle_timeout(self) -> float:
+        return self._shared.timeouts.tunnel
+
+    # Deadlines and the way out.
+
+    def _time_is_over(self, now: float) -> None:
+        if self.phase is Phase.RELAYING:
+            super()._time_is_over(now)
+        elif self.phase is Phase.EXCHANGE:
+            (self._exchange or self._leave_express()).time_is_over(now)
+        elif self._input:
+            self._refuse(RefusedRequestError("request_head_timeout", 408), now)
+        elif self._served_requests:
+            self._let_go()
+        else:
+            self._report("no_request", Fault.NONE, "no request in time")
+            self._end(linger=False)
+
+    def drain(self) -> None:
+        """A client between two requests is told to go elsewhere; one in an exchange, with its answer,
+        and one that has not asked for anything yet, with its first.
+        """
+        if self._is_between_requests():
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End between two requests.  One that has come already is answered; one that crosses our words
+        sees a clean end, and no reset, so that it may be sent again elsewhere.
+        """
+        self.on_client()
+        if self._is_between_requests():
+            self._end(linger=True)
+
+    def _is_between_requests(self) -> bool:
+        return self.phase is Phase.REQUEST and self._served_requests > 0 and not self._input
+
+    def _cut_off(self, ended: str, fault: Fault, detail: str) -> None:
+        if not self._is_between_requests():  # else all has been told
+            super()._cut_off(ended, fault, detail)
+
+    def _client_failed(self, error: TlsError) -> None:
+        failure = explain(error)
+        self.end_early(failure.reason, failure.fault, failure.detail, failure.alert, failure.alert_from)
+
+    def end_early(
+        self,
+        ended: str,
+        fault: Fault,
+        detail: str | None,
+        alert: str | None = None,
+        alert_from: str | None = None,
+    ) -> None:
+        """It cannot go on; a client that still is there sees that what it has is not all."""
+        if self.phase in (Phase.CLOSED, Phase.LINGERING):
+            return
+        if self._express is not None:
+            self._leave_express()
+        if self._exchange is not None or not self._served_requests:
+            self._report(ended, fault, detail, alert, alert_from)
+        self._reset_backend()
+        self.close()
+
+    def _give_back(self) -> None:
+        self._count_bytes()
+        if self._express is not None:
+            self._leave_express()
+        if self._exchange is not None:
+            self._exchange.abandon()
+            self._exchange = None
+        if self._own_pool is not None:
+            self._own_pool.close()
+        super()._give_back()
+
+    # What is told of it.
+
+    def _report(
+        self,
+        ended: str,
+        fault: Fault,
+        detail: str | None = None,
+        alert: str | None = None,
+        alert_from: str | None = None,
+    ) -> None:
+        """Count, and write the exchange's line; a connection without an exchange has one of its own."""
+        if self._express is not None:
+            self._leave_express()
+        exchange, shared = self._exchange, self._shared
+        if exchange is None:
+            shared.row[_FROM_CLIENTS] -= self._bytes_read  # which have been counted
+            shared.row[_FROM_BACKENDS] -= self._bytes_written
+            super()._report(ended, fault, detail, alert, alert_from)
+            self._bytes_read, self._bytes_written = self._tls.plaintext_read, self._tls.plaintext_written
+            return
+        exchange.count(shared.row, self._frontend.tally)
+        received, sent = self._count_bytes()
+        if shared.access_log is not None:
+            record = self._exchange_record(exchange.began, received, sent)
+            record.ended, record.fault, record.detail = ended, fault, detail
+            record.alert, record.alert_from = alert, alert_from
+            exchange.describe(record)
+            shared.access_log.write(record)
+
+    def _report_plain(self, express: _Express, status: int, now: float) -> None:
+        """As _report(), for what needed no Exchange."""
+        received, sent = self._count_bytes()
+        record = self._exchange_record(express.began, received, sent)
+        record.status, record.backend = status, str(express.backend.server)
+        record.request_id = self._shared.request_id(express.number).decode()
+        record.first_byte_seconds = now - express.began
+        describe_request(record, express.head, self.gateway)
+        record.host = read_authority(express.head.value(HOST) or b"")
+        assert self._shared.access_log is not None  # noqa: S101 - the caller has looked
+        self._shared.access_log.write(record)
+
+    def _exchange_record(self, began: float, received: int, sent: int) -> ExchangeRecord:
+        if self._facts is None:
+            self._facts = self._handshake_facts()
+        seconds = clock.monotonic() - began
+        return ExchangeRecord(
+            facts=self._facts,
+            time=clock.utc_now() - timedelta(seconds=seconds),
+            bytes_from_client=received,
+            bytes_to_client=sent,
+            seconds=seconds,
+        )
+
+    def _count_bytes(self) -> tuple[int, int]:
+        """What has passed since the last time, from the client and to it; the worker counts it."""
+        tls, row = self._tls, self._shared.row
+        received = tls.plaintext_read - self._bytes_read
+        sent = tls.plaintext_written - self._bytes_written
+        self._bytes_read, self._bytes_written = tls.plaintext_read, tls.plaintext_written
+        row[_FROM_CLIENTS] += received
+        row[_FROM_BACKENDS] += sent
+        return received, sent
+
+    def _record(
+        self,
+        ended: str,
+        fault: Fault,
+        detail: str | None,
+        alert: str | None,
+        alert_from: str | None,
+    ) -> ConnectionRecord:
+        record = super()._record(ended, fault, detail, alert, alert_from)
+        record.bytes_from_client -= self._bytes_read
+        record.bytes_from_backend -= self._bytes_written
+        return record
+
+    def _handshake_facts(self) -> dict[str, Any]:
+        """What the handshake has settled, as the access log names it."""
+        line = self._record("", Fault.NONE, None, None, None).as_line()
+        return {name: line[name] for name in ExchangeRecord.FACTS if name in line}
+
+    def _make_forwarder(self) -> Forwarder:
+        gateway, tls = self.gateway, self._tls
+        facts: dict[str, str | None] = {}
+        if gateway.forwarding.fact_fields:
+            facts = {
+                "tls_version": tls.version,
+                "tls_cipher": tls.cipher,
+                "tls_name": self._asked_name(),
+                "tls_resumed": "true" if tls.resumed else "false",
+            }
+            shown, der = self.client_certificate(), tls.peer_certificate
+            if shown is not None and der is not None:
+                facts |= {
+                    "client_subject": shown.subject,
+                    "client_issuer": shown.issuer,
+                    "client_serial": shown.serial,
+                    "client_sha256": shown.sha256,
+                    "client_names": ",".join(shown.names),
+                    "client_certificate": f":{base64.b64encode(der).decode()}:",
+                }
+        client = self.client_address
+        return Forwarder(
+            gateway.forwarding, client, self._own_address()[1], facts, is_trusted=gateway.trusts(client)
+        )
+
+    def pool_for(self, cluster: Cluster) -> Pool:
+        """Where connections to its servers are kept: those that say who the client is, for this one."""
+        if cluster.settings.send_proxy == "off":
+            return self._shared.pool
+        if self._own_pool is None:
+            self._own_pool = Pool()
+        return self._own_pool
+
+
+_REQUESTS = int(Column.REQUESTS)
+_FROM_CLIENTS = int(Column.BYTES_FROM_CLIENTS)
+_FROM_BACKENDS = int(Column.BYTES_FROM_BACKENDS)
