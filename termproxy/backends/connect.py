@@ -28,6 +28,7 @@ _UNDECIDED = (errno.EINPROGRESS, errno.EALREADY)
 
 _REASONS = {
     errno.ECONNREFUSED: "backend_refused",
+    errno.ECONNRESET: "backend_reset",  # it accepted, and changed its mind before we asked again
     errno.ETIMEDOUT: "backend_timeout",
     errno.EAGAIN: "backend_busy",  # a Unix socket whose queue is full
     errno.ENOENT: "backend_absent",  # a Unix socket that is not there

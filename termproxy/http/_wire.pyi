@@ -20,6 +20,7 @@ class Head:
     status: int
     reason: bytes
     is_plain: bool
+    closes: bool
     content_length: int
     def count(self, number: int) -> int: ...
     def value(self, number: int) -> bytes | None: ...

@@ -158,7 +158,10 @@ cdef class Head:
     cdef readonly bytes reason
     cdef readonly bint is_plain
     """Nothing in it is rare: of HTTP/1.1, one Host and a target in origin-form (or a status that has a body),
-    no field of HeadReader's `rare`, no Connection but keep-alive, and at most one Content-Length."""
+    no field of HeadReader's `rare`, no Connection but keep-alive (or, of a request, close), and at most one
+    Content-Length."""
+    cdef readonly bint closes
+    """Whether it is a request whose Connection is close."""
     cdef readonly long long content_length
     """What that says; −1: there is none."""
 
@@ -277,6 +280,7 @@ cdef class HeadReader:
     cdef readonly FieldNames names
     cdef int head_max, target_max, fields_max, fields_seen, hosts
     cdef int host, content_length, connection  # their numbers, or −1
+    cdef bint is_request
     cdef unsigned long long rare
     cdef Field fields[FIELDS_MAX]
     cdef const unsigned char* data
@@ -312,7 +316,7 @@ cdef class HeadReader:
             if not 0 <= start <= end <= view.len:
                 raise ValueError(f"{start} to {end} is not in a buffer of {view.len} bytes")
             self.data = <const unsigned char*>view.buf
-            self.at, self.fields_seen, self.hosts = start, 0, 0
+            self.at, self.fields_seen, self.hosts, self.is_request = start, 0, 0, is_request
             self.end = min(end, start + self.head_max)
             complete = self._head(head, is_request)
             if not complete:
@@ -375,7 +379,9 @@ cdef class HeadReader:
                     head.is_plain = False
                 head.content_length = head.content_length * 10 + value[place] - 48
         elif number == self.connection:
-            if length != 10 or not _is_keep_alive(value):
+            if length == 5 and self.is_request and _is(value, b"close", 5):
+                head.closes = True
+            elif length != 10 or not _is(value, b"keep-alive", 10):
                 head.is_plain = False
         elif self.rare >> number & 1:
             head.is_plain = False
@@ -537,10 +543,11 @@ cdef class HeadReader:
         return True
 
 
-cdef inline bint _is_keep_alive(const unsigned char* value) noexcept:
+cdef inline bint _is(const unsigned char* value, const char* word, int length) noexcept:
+    """Whether a value is this word, which is in lower case."""
     cdef int at
-    for at in range(10):
-        if LOWER[value[at]] != (<const unsigned char*>b"keep-alive")[at]:
+    for at in range(length):
+        if LOWER[value[at]] != <unsigned char>word[at]:
             return False
     return True
 

@@ -261,13 +261,13 @@ LENGTH_DIGITS_MAX = 18  # what fits into 63 bits, whoever reads it
 
 
 def _host(authority: bytes) -> str:
-    host = read_authority(authority) if len(authority) <= _CACHED_MAX else None
+    host = read_authority(authority) if len(authority) <= AUTHORITY_MAX else None
     if host is None:
         raise RefusedRequestError("bad_host")
     return host
 
 
-_CACHED_MAX = 300  # bytes: a name of 253, brackets, a port
+AUTHORITY_MAX = 300  # bytes: a name of 253, brackets, a port
 
 _AUTHORITY = re.compile(
     rb"(?:([A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*)\.?|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?"
@@ -352,7 +352,7 @@ _NO_OPTIONS: frozenset[bytes] = frozenset()
 def _connection_options(head: Head) -> frozenset[bytes]:
     """What the Connection fields say, in lower case."""
     value = b",".join(head.values(CONNECTION))
-    return _options(value) if len(value) <= _CACHED_MAX else _options.__wrapped__(value)
+    return _options(value) if len(value) <= AUTHORITY_MAX else _options.__wrapped__(value)
 
 
 @lru_cache(maxsize=256)

@@ -71,6 +71,7 @@ class Listener:
         self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._watching = False
         self._kind = _kind_of(frontend)
+        self._port: int = sock.getsockname()[1]
 
     def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
         if wanted and not self._watching:
@@ -113,6 +114,7 @@ class Listener:
         try:
             os.set_blocking(fd, False)
             connection = self._kind(self._acceptor.shared, self._frontend, fd, peer)
+            connection.own_port = self._port
         except Exception:
             # Nothing of this client may stop the next one.
             log.exception("a connection could not begin; please report this")

@@ -77,6 +77,7 @@ class ClientConnection:
         "_writable",
         "bucket",
         "deadline",
+        "own_port",
         "phase",
     )
 
@@ -94,6 +95,7 @@ class ClientConnection:
         self._accepted = clock.monotonic()
         self._handshaken: float | None = None
         self.phase = Phase.HANDSHAKE
+        self.own_port = 0  # that the client has connected to
         self.deadline = 0.0
         self.bucket = 0
 

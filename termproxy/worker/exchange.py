@@ -183,8 +183,6 @@ class Exchange:
         self._out = client.forwarded_head(request, self.request_id, b"") + self._out
         if self.wants_body:
             client.listen(to_client=False)  # until there is somebody to read it
-        if candidates is None:
-            client.remember_usual(request, self._cluster)
         self._find_backend(now, candidates)
 
     def take_over(self, backend: BackendConnection, cluster: Any, out: bytes, request_id: bytes) -> None:
@@ -493,8 +491,9 @@ class Exchange:
         except (MalformedError, BadResponseError) as error:
             self._bad_answer(error.reason)
 
-    def was_answered(self, status: int, now: float) -> None:
+    def was_answered(self, status: int, now: float, *, closes: bool) -> None:
         """The whole answer has been written to the client, which has not taken all of it yet."""
+        self._closes = closes
         self._status, self._first_byte = status, now
         self._is_over = self._keeps_backend = True
         self._written(is_taken=False)

@@ -36,11 +36,13 @@ class Gateway:
     hidden: int = field(init=False)
     """The mask of the fields that a plain answer loses, and"""
     added: bytes = field(init=False)
-    """what it gets."""
+    """what it gets; and when it is the last one:"""
+    added_at_end: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         self.hidden = NEVER_FORWARDED | (mask(STRICT_TRANSPORT_SECURITY) if self.hsts else 0)
         self.added = b"Strict-Transport-Security: %b\r\n" % self.hsts if self.hsts else b""
+        self.added_at_end = self.added + b"Connection: close\r\n"
 
     def trusts(self, client: str) -> bool:
         return bool(self.trusted) and is_in(client, self.trusted)

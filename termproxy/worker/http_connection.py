@@ -30,6 +30,7 @@ from termproxy.errors import Fault, TlsError
 from termproxy.http._wire import Head, MalformedError
 from termproxy.http.forwarding import Forwarder
 from termproxy.http.head import (
+    AUTHORITY_MAX,
     HOST,
     RefusedRequestError,
     Request,
@@ -95,9 +96,7 @@ class HttpConnection(RelayingConnection):
         self._served_requests = 0
         self._exchange: Exchange | None = None
         self._express: _Express | None = None
-        self._usual: tuple[bytes, Cluster] | None = (
-            None  # what plain requests have for, and where they go
-        )
+        self._usual: tuple[bytes, Cluster | None] = (b"", None)  # the last host, and where it goes
         self._input = b""  # what has come of requests that are not under way
         self._rest = NOTHING  # what the client has not taken yet
         self._forwarder: Forwarder | None = None
@@ -170,7 +169,7 @@ class HttpConnection(RelayingConnection):
                 return
             length = head.length
             candidates: Iterator[Server] | None = None
-            if head.is_plain and length == end and self._usual is not None:
+            if head.is_plain and length == end:
                 is_sent, candidates = self._send_at_once(head, now)
                 if is_sent:
                     return
@@ -202,13 +201,14 @@ class HttpConnection(RelayingConnection):
         """Send a plain request on a kept connection: whether that could be, and if not, the servers to
         try, when the cluster has been asked for them.
         """
-        assert self._usual is not None  # noqa: S101 - the caller has looked
-        assert self._forwarder is not None  # noqa: S101 - of the request before
         authority, cluster = self._usual
+        asked = head.value(HOST) or b""
+        if asked != authority:
+            authority, cluster = self._usual = asked, self._usual_cluster(asked)
         if (
-            head.method != b"GET"
+            cluster is None
+            or head.method != b"GET"
             or head.content_length > 0
-            or head.value(HOST) != authority
             or self._tls.pending()  # the next one has come already: no event will tell
         ):
             return False, None
@@ -221,6 +221,8 @@ class HttpConnection(RelayingConnection):
         if backend is None:
             return False, chain((server,), candidates)
         number = next(shared.request_numbers)
+        if self._forwarder is None:
+            self._forwarder = self._make_forwarder()
         out = self._forwarder.plain_head(head, authority, shared.request_prefix, number)
         backend.uses += 1
         server.begin()
@@ -277,12 +279,14 @@ class HttpConnection(RelayingConnection):
         ):
             self._leave_express().take_answer(buffer, HEADROOM, end)
             return
-        begin = head.forward_before(buffer, HEADROOM + head.length, gateway.hidden, gateway.added)
+        closes = express.head.closes
+        added = gateway.added_at_end if closes else gateway.added
+        begin = head.forward_before(buffer, HEADROOM + head.length, gateway.hidden, added)
         taken = self._tls.write_all(buffer, begin, end)
         now = clock.monotonic()
         backend.server.succeeded()
         if taken < end - begin:
-            self._leave_express().was_answered(head.status, now)
+            self._leave_express().was_answered(head.status, now, closes=closes)
             self.keep_rest(bytes(buffer[begin + taken : end]))
             return
         backend.server.end()
@@ -292,6 +296,9 @@ class HttpConnection(RelayingConnection):
         self._frontend.tally[RESPONSES[head.status // 100]] += 1
         if shared.access_log is not None:
             self._report_plain(express, head.status, now)
+        if closes:
+            self._end(linger=False)
+            return
         self.phase = Phase.REQUEST
         deadline = now + shared.timeouts.idle
         if self.bucket and deadline >= self.deadline:
@@ -309,18 +316,19 @@ class HttpConnection(RelayingConnection):
         self._exchange = exchange
         return exchange
 
-    def remember_usual(self, request: Request, cluster: Cluster) -> None:
-        """Requests for this host may be sent at once from now on, if nothing is decided for each."""
-        gateway = self.gateway
-        if self._usual is None or self._usual[0] != request.authority:
-            is_usual = (
-                bool(request.authority)
-                and not gateway.routes
-                and not cluster.by_client
-                and cluster.settings.send_proxy == "off"
-                and not gateway.trusts(self.client_address)
-            )
-            self._usual = (request.authority, cluster) if is_usual else None
+    def _usual_cluster(self, authority: bytes) -> Cluster | None:
+        """Where plain requests for this host go, when nothing is to be decided for each of them."""
+        gateway, cluster = self.gateway, self._served.cluster
+        is_usual = (
+            self._frontend.is_uniform
+            and not gateway.routes
+            and not gateway.trusts(self.client_address)
+            and not cluster.by_client
+            and cluster.settings.send_proxy == "off"
+            and len(authority) <= AUTHORITY_MAX
+            and read_authority(authority) is not None
+        )
+        return cluster if is_usual else None
 
     # What is no request.
 
@@ -723,8 +731,11 @@ class HttpConnection(RelayingConnection):
                 }
         client = self.client_address
         return Forwarder(
-            gateway.forwarding, client, self._own_address()[1], facts, is_trusted=gateway.trusts(client)
+            gateway.forwarding, client, self._port_asked_for(), facts, is_trusted=gateway.trusts(client)
         )
+
+    def _port_asked_for(self) -> int:
+        return self.own_port if self._destination is None else self._destination[1]
 
     def pool_for(self, cluster: Cluster) -> Pool:
         """Where connections to its servers are kept: those that say who the client is, for this one."""

@@ -85,6 +85,7 @@ class RedirectedConnection:
         "_shared",
         "bucket",
         "deadline",
+        "own_port",
         "phase",
     )
 
@@ -97,6 +98,7 @@ class RedirectedConnection:
         self._input = b""
         self._begun = clock.monotonic()
         self.phase = Phase.REQUEST
+        self.own_port = 0
         self.deadline = 0.0
         self.bucket = 0
 

@@ -44,6 +44,7 @@ class Connection(Protocol):
 
     deadline: float
     bucket: int
+    own_port: int
 
     def start(self) -> None: ...
     def on_deadline(self, now: float, /) -> None: ...

@@ -589,3 +589,73 @@ def test_what_we_read_others_read_alike(at: int, fewer: int, instead: bytes) -> 
         assert (request.method, request.target) == (head.method, head.target)
         names = [line.partition(b":")[0].lower() for line in head.lines()[1:]]
         assert [name.lower() for name, _ in request.fields] == names
+
+
+PLAIN = HeadReader(
+    FieldNames({b"host": 0, b"content-length": 1, b"connection": 2, b"te": 3}), 4096, 20, 99, 8
+)
+A_HOST = b"Host: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "is_plain", "closes", "length"),
+    [
+        (b"GET / HTTP/1.1\r\n" + A_HOST, True, False, -1),
+        (b"GET / HTTP/1.1\r\n" + A_HOST + b"Connection: Keep-Alive\r\n", True, False, -1),
+        (b"GET / HTTP/1.1\r\n" + A_HOST + b"Connection: close\r\n", True, True, -1),
+        (b"GET / HTTP/1.1\r\n" + A_HOST + b"Connection: close, te\r\n", False, False, -1),
+        (b"POST / HTTP/1.1\r\n" + A_HOST + b"Content-Length: 12\r\n", True, False, 12),
+        (
+            b"POST / HTTP/1.1\r\n" + A_HOST + b"Content-Length: 1\r\nContent-Length: 1\r\n",
+            False,
+            False,
+            1,
+        ),
+        (b"POST / HTTP/1.1\r\n" + A_HOST + b"Content-Length: +1\r\n", False, False, None),
+        (b"POST / HTTP/1.1\r\n" + A_HOST + b"Content-Length:\r\n", False, False, -1),
+        (b"GET / HTTP/1.1\r\n" + A_HOST + b"TE: trailers\r\n", False, False, -1),
+        (b"GET / HTTP/1.1\r\n" + A_HOST + A_HOST, False, False, -1),
+        (b"GET / HTTP/1.1\r\n", False, False, -1),
+        (b"GET / HTTP/1.0\r\n" + A_HOST, False, False, -1),
+        (b"GET http://a/ HTTP/1.1\r\n" + A_HOST, False, False, -1),
+    ],
+)
+def test_a_plain_request_has_nothing_rare(
+    *, head: bytes, is_plain: bool, closes: bool, length: int | None
+) -> None:
+    found = read(head + b"\r\n", PLAIN)
+    assert (found.is_plain, found.closes) == (is_plain, closes)
+    if length is not None:
+        assert found.content_length == length
+
+
+@pytest.mark.parametrize(
+    ("head", "is_plain"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", True),
+        (b"HTTP/1.1 500 \r\nContent-Length: 5\r\nConnection: keep-alive\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n", False),
+        (b"HTTP/1.1 200\r\nContent-Length: 5\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n", False),
+        (b"HTTP/1.1 204 No Content\r\n", False),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n", False),
+        (b"HTTP/1.1 103 Early Hints\r\n", False),
+    ],
+)
+def test_a_plain_answer_has_a_body_and_stays_on_its_connection(*, head: bytes, is_plain: bool) -> None:
+    assert read_answer(head + b"\r\n", PLAIN).is_plain == is_plain
+
+
+def test_a_head_is_forwarded_with_less_and_with_more() -> None:
+    head = read(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nTE: x\r\nY: 2\r\n\r\n", PLAIN)
+    less = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nY: 2\r\nZ: 3\r\n\r\n"
+    assert head.forward(1 << 3, b"Z: 3\r\n") == less
+    room = bytearray(b"-" * 100)
+    begin = head.forward_before(room, 90, 1 << 3, b"Z: 3\r\n")
+    assert room == b"-" * begin + less + b"-" * 10
+    assert head.forward_before(room, 10, 0, b"") == -1
+    for end in (-1, 101):
+        with pytest.raises(ValueError, match="is not in a buffer"):
+            head.forward_before(room, end, 0, b"")
+    with pytest.raises((BufferError, TypeError)):
+        head.forward_before(b"-" * 100, 90, 0, b"")

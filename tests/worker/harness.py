@@ -86,7 +86,9 @@ class Bench:
         """A client has connected: its end, plain so far."""
         client, accepted = tcp_pair()
         self._socks.append(client)
+        port = accepted.getsockname()[1]
         connection = self.kind(self.shared, self.frontend(*servers), accepted.detach(), peer)
+        connection.own_port = port
         self.connections.append(connection)
         connection.start()
         return client
