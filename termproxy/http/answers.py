@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from http import HTTPStatus
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 
 def redirect(location: str, *, with_body: bool = True) -> bytes:
     """A 308 to `location`, which is safe in a field's value; the connection ends with it."""

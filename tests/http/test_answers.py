@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from termproxy.http.answers import CONTINUE, answer
+from termproxy.http.answers import answer
 from tests.http.readers import h11_response, llhttp_response
 
 STATUSES = (400, 405, 408, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505)
@@ -42,8 +42,3 @@ def test_answers_are_remembered_within_bounds() -> None:
     for number in range(1000):
         answer(503, close=True, extra=b"Retry-After: %d\r\n" % number)
     assert answer.cache_info().currsize <= 256
-
-
-def test_to_go_on_is_said_in_a_line() -> None:
-    response = h11_response(CONTINUE + answer(400, close=True), b"POST", ends=False)
-    assert (response.interim, response.status) == ([100], 400)

@@ -263,7 +263,7 @@ def test_a_client_that_leaves_before_its_answer_resets_its_backend(web: HttpBenc
     client.send(GET % 1)
     visit = web.visit()
     visit.request()
-    client.vanish() if how == "vanish" else client._tls.close()
+    client.vanish() if how == "vanish" else client._end.close()
 
     assert visit.is_reset()
     line = web.record()
@@ -295,7 +295,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_resets_its_backend(
     client.send(request_)
     visit = web.visit()
     visit.head()
-    {"vanish": client.vanish, "cut": client._tls.close, "end": client.half_close}[how]()
+    {"vanish": client.vanish, "cut": client._end.close, "end": client.half_close}[how]()
 
     assert visit.is_reset()
     assert web.record()["fault"] == "client"

@@ -93,7 +93,7 @@ def test_of_what_a_client_sends_ahead_little_is_held(web: HttpBench) -> None:
     client.send(GET % 1)
     visit = web.visit()
     visit.request()
-    sock, sent, stuck = client._tls._tls.sock, 0, 0  # type: ignore[attr-defined]
+    sock, sent, stuck = client._end._tls.sock, 0, 0  # type: ignore[attr-defined]
     while stuck < 30 and sent < len(BIG):
         try:
             sent += sock.send(BIG[sent : sent + (1 << 16)])
@@ -163,7 +163,7 @@ def test_what_is_refused_is_answered_and_the_connection_ends(
     assert reason is None or line["ended"] == reason
     assert not web.visits_wait()
     client.half_close()
-    client._tls.close()
+    client._end.close()
     until(web.all_is_given_back, "the end of the linger")
 
 
@@ -196,7 +196,7 @@ def test_a_backend_is_told_where_a_request_came_from(web: HttpBench) -> None:
     client = web.client(("192.0.2.7", 1234))
     client.send(b"GET / HTTP/1.1\r\nHost: Site.test:8443\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
     request = web.visit().answer(OK)
-    port = client._tls.getpeername()[1]
+    port = client._end.getpeername()[1]
 
     assert request.values(b"x-forwarded-for") == [b"192.0.2.7"]
     assert request.values(b"x-forwarded-proto") == [b"https"]
@@ -263,7 +263,7 @@ def test_a_client_that_ends_between_two_requests_leaves_no_line(web: HttpBench) 
 @pytest.mark.parametrize("how", ["end", "vanish", "cut"])
 def test_a_client_that_asks_for_nothing_leaves_one_line(web: HttpBench, how: str) -> None:
     client = web.client()
-    {"end": client.half_close, "vanish": client.vanish, "cut": client._tls.close}[how]()
+    {"end": client.half_close, "vanish": client.vanish, "cut": client._end.close}[how]()
     until(web.all_is_given_back, "the end")
 
     line = web.record()
@@ -275,7 +275,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_head_leaves_a_line(web: HttpBen
     client, _ = warm(web)
     client.send((GET % 1)[:20])
     turns()
-    client._tls.close()
+    client._end.close()
     until(web.all_is_given_back, "the end")
 
     line = web.lines(2)[1]
@@ -291,7 +291,7 @@ def test_no_byte_is_counted_twice(web: HttpBench) -> None:
     sent += len(POST % 1)
     client.send((GET % 1)[:20])
     turns()
-    client._tls.close()
+    client._end.close()
     until(web.all_is_given_back, "the end")
 
     lines = web.lines(3)
@@ -431,13 +431,13 @@ def test_a_client_between_two_requests_is_let_go_in_peace_after_a_while(web: Htt
 
     assert client.wait_for_end() is Ending.CLEAN
     assert len(web.records) == 1
-    client._tls.close()
+    client._end.close()
     until(web.all_is_given_back, "the end of the linger")
 
 
 def test_a_request_that_has_come_at_the_last_moment_is_answered(web: HttpBench) -> None:
     client, visit = warm(web)
-    client._tls.sendall(POST % 1)
+    client._end.sendall(POST % 1)
     web.pass_time(60.6)
     assert visit.answer(OK).body == b"hello"
     assert client.response().status == 200
@@ -461,7 +461,7 @@ def test_a_client_between_two_requests_is_told_to_go_elsewhere(web: HttpBench) -
 def test_a_request_that_has_come_when_the_drain_begins_is_answered(web: HttpBench) -> None:
     """Though the loop has not come to it yet."""
     client, visit = warm(web)
-    client._tls.sendall(POST % 1)
+    client._end.sendall(POST % 1)
     drain(web)
     assert visit.answer(OK).body == b"hello"
     answer = client.response()
@@ -554,7 +554,7 @@ def test_the_end_is_told_even_to_a_client_that_had_no_room_for_it(web: HttpBench
     assert client.ending is Ending.CLEAN
     assert web.record()["ended"] == "done"
     client.half_close()
-    client._tls.close()
+    client._end.close()
     until(web.all_is_given_back, "the end")
 
 

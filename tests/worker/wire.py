@@ -54,7 +54,7 @@ def refused_address() -> str:
 
 def send_until_blocked(client: LoopClient, data: bytes | memoryview) -> int:
     """How much went until nobody took more."""
-    sock, sent, stuck = client._tls._tls.sock, 0, 0  # type: ignore[attr-defined]
+    sock, sent, stuck = client._end._tls.sock, 0, 0  # type: ignore[attr-defined]
     while sent < len(data) and stuck < 30:
         try:
             sent += sock.send(data[sent : sent + (1 << 16)])
