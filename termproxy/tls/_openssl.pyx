@@ -1529,6 +1529,12 @@ cdef class Scratch:
         return rest
 
 
+cdef int _check_most(long long most) except _RAISED:
+    if most <= 0:
+        raise ValueError(f"{most} is no number of bytes to move")
+    return 0
+
+
 # ----------------------------------------------------------------------------------- connection
 
 cdef class Connection:
@@ -1674,6 +1680,7 @@ cdef class Connection:
         cdef ssize_t sent
         self._check_usable()
         scratch.check_free()
+        _check_most(most)
         if self._held_error is not None:
             error, self._held_error = self._held_error, None
             raise error
@@ -1725,6 +1732,7 @@ cdef class Connection:
         cdef ssize_t received
         self._check_usable()
         scratch.check_free()
+        _check_most(most)
         received = c_recv(fd, scratch.memory, <size_t>min(scratch.size, most), 0)
         if received <= 0:
             if received == 0:

@@ -298,7 +298,64 @@ def test_a_backend_that_left_is_an_oserror() -> None:
             pair.server.decrypt_to(backend.fd, Scratch(RECORD))
 
 
+@pytest.mark.parametrize("most", [1, 5, 20_000, 99_999])
+def test_no_more_is_passed_on_than_was_asked_for(most: int) -> None:
+    """The rest is another message's: it stays where it is, and is told to be there."""
+    with greeted() as pair, Backend() as backend:
+        pair.client.send(LARGE[:100_000])
+        scratch, passed = Scratch(1 << 18), 0
+        while passed < most:
+            before = pair.server.plaintext_read
+            pair.server.decrypt_to(backend.fd, scratch, most - passed)
+            passed += pair.server.plaintext_read - before
+        assert backend.receive() == LARGE[:most]
+        assert pair.read() == (LARGE[most:100_000], Outcome.WANT_READ)
+
+
+# write_all().
+
+
+def test_all_that_is_between_is_written() -> None:
+    with greeted() as pair:
+        assert pair.server.write_all(LARGE, 10, 100_010) == 100_000
+        assert pair.client.receive() == LARGE[10:100_010]
+        assert pair.server.plaintext_written == 100_000
+        assert pair.server.write_all(LARGE, 5, 5) == 0
+
+
+def test_what_a_full_socket_refuses_is_to_be_written_again() -> None:
+    with greeted(SMALL) as pair:
+        taken, received = pair.server.write_all(LARGE, 0, len(LARGE)), b""
+        assert taken < len(LARGE)
+        assert pair.server.write_all(LARGE, taken, len(LARGE)) == 0
+        while taken < len(LARGE):
+            received += pair.client.receive()
+            taken += pair.server.write_all(LARGE, taken, len(LARGE))
+        assert received + pair.client.receive() == LARGE
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 3), (2, 1), (0, 11), (11, 11)])
+def test_what_is_not_in_the_buffer_is_refused(start: int, end: int) -> None:
+    with greeted() as pair, pytest.raises(ValueError, match="is not in a buffer"):
+        pair.server.write_all(b"0123456789", start, end)
+
+
 # encrypt_from().
+
+
+@pytest.mark.parametrize("most", [1, 5, 20_000])
+def test_no_more_is_written_than_was_asked_for(most: int) -> None:
+    with greeted() as pair, Backend() as backend:
+        backend.far_end.send(LARGE[:40_000])
+        assert pair.server.encrypt_from(backend.fd, Scratch(1 << 18), most) == most
+        assert pair.client.receive() == LARGE[:most]
+
+
+@pytest.mark.parametrize("most", [0, -1, -(1 << 40)])
+@pytest.mark.parametrize("move", ["decrypt_to", "encrypt_from"])
+def test_less_than_a_byte_cannot_be_moved(move: str, most: int) -> None:
+    with greeted() as pair, Backend() as backend, pytest.raises(ValueError, match="no number of bytes"):
+        getattr(pair.server, move)(backend.fd, Scratch(RECORD), most)
 
 
 def test_the_count_is_what_was_written() -> None:
