@@ -155,4 +155,7 @@ def logged_path(target: bytes, *, with_query: bool) -> str:
 
 def printable(raw: bytes) -> str:
     r"""What a client sent, made safe for logs and terminals: anything but plain ASCII as \\xNN."""
+    text = raw.decode("latin-1")
+    if text.isascii() and text.isprintable():
+        return text  # as nearly all are
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)

@@ -71,7 +71,8 @@ class Listener:
         self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._watching = False
         self._kind = _kind_of(frontend)
-        self._port: int = sock.getsockname()[1]
+        name = sock.getsockname()
+        self._port: int = 0 if isinstance(name, str) else name[1]  # a Unix socket has none
 
     def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
         if wanted and not self._watching:

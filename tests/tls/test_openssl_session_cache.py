@@ -188,7 +188,7 @@ def test_it_holds_what_it_promises_and_not_much_more(entries: int) -> None:
     server = memory.context()
     sessions = [visit(server).session for _ in range(entries)]
     found = sum(visit(server, session).resumed for session in sessions)
-    assert found >= entries * 0.9
+    assert found >= entries * 0.8  # chance says which share a place
     for _ in range(3 * entries + 20):
         visit(server)
     assert entries <= memory.cache.sweep() <= 2 * entries + 16
