@@ -364,10 +364,15 @@ def _facts(value: Any, _: Path) -> FactFields:
     return FactFields(tuple(value.items()))
 
 
+FIELD_VALUE_MAX = 1000  # characters: the head of an answer has to fit before its body
+
+
 def _field_value(value: Any, base: Path) -> str:
     text = _text(value, base)
     if not all(" " <= mark <= "~" for mark in text):
         raise BadValue(f"{text!r} cannot be a field's value", "write printable ASCII")
+    if len(text) > FIELD_VALUE_MAX:
+        raise BadValue(f"{len(text)} characters", f"write at most {FIELD_VALUE_MAX}")
     return text.strip()
 
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 def redirect(location: str, *, with_body: bool = True) -> bytes:
     """A 308 to `location`, which is safe in a field's value; the connection ends with it."""
-    body = f"{location}\n"
+    body = "308 Permanent Redirect\n"
     head = (
         f"HTTP/1.1 308 Permanent Redirect\r\nLocation: {location}\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"

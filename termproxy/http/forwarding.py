@@ -15,21 +15,14 @@ from dataclasses import dataclass
 from termproxy.http._wire import Head
 from termproxy.http.head import (
     CHUNKED,
-    CLIENT_CERT,
-    CLIENT_CERT_CHAIN,
+    CLAIMS,
     FORWARDED,
     NEVER_FORWARDED,
     STRICT_TRANSPORT_SECURITY,
-    X_FORWARDED_CLIENT_CERT,
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
     X_FORWARDED_PORT,
-    X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO,
-    X_FORWARDED_SCHEME,
-    X_FORWARDED_SERVER,
-    X_FORWARDED_SSL,
-    X_REAL_IP,
     X_REQUEST_ID,
     Request,
     Response,
@@ -38,24 +31,6 @@ from termproxy.http.head import (
 )
 
 CODING = b"Transfer-Encoding: chunked\r\n"
-
-# What only a trusted client may say of the way that a request has come.
-_CLAIMS = mask(
-    CLIENT_CERT,
-    CLIENT_CERT_CHAIN,
-    FORWARDED,
-    X_FORWARDED_CLIENT_CERT,
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PORT,
-    X_FORWARDED_PREFIX,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_SCHEME,
-    X_FORWARDED_SERVER,
-    X_FORWARDED_SSL,
-    X_REAL_IP,
-    X_REQUEST_ID,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +83,7 @@ class Forwarder:
         self._is_trusted = is_trusted
         self._without = mask_of(settings.configured_names())
         if not is_trusted:
-            self._without |= _CLAIMS
+            self._without |= CLAIMS
         self._without_all = NEVER_FORWARDED | self._without
         self._fixed = b"".join(_fact_lines(settings.fact_fields, facts))
         self._authority: bytes | None = None  # of the last request, and

@@ -101,6 +101,24 @@ _HOP_BY_HOP = mask(
 )
 NEVER_FORWARDED = _HOP_BY_HOP | mask(PROXY, DISGUISED)
 
+# What only a trusted client may say of the way that a request has come.
+CLAIMS = mask(
+    CLIENT_CERT,
+    CLIENT_CERT_CHAIN,
+    FORWARDED,
+    X_FORWARDED_CLIENT_CERT,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_SCHEME,
+    X_FORWARDED_SERVER,
+    X_FORWARDED_SSL,
+    X_REAL_IP,
+    X_REQUEST_ID,
+)
+
 _CODING = mask(TRANSFER_ENCODING)
 # One field each.
 _CONNECTION, _UPGRADE, _EXPECT = mask(CONNECTION), mask(UPGRADE), mask(EXPECT)

@@ -34,10 +34,6 @@ class Routes(Generic[To]):
     def __bool__(self) -> bool:
         return bool(self._routes)
 
-    def ends(self) -> set[To]:
-        """All that they lead to."""
-        return {route.to for route in self._routes}
-
     def find(self, host: str, target: bytes) -> To | None:
         """Where the first route that takes the request leads; None: no route does."""
         if not self._routes:

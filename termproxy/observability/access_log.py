@@ -1,7 +1,8 @@
 """One line for each connection, or exchange of HTTP, so that a slow or full log never holds up traffic.
 
-Lines gather in the worker and go out on its tick.  Several workers share the descriptor: each write is
-whole lines only, and except on a file at most PIPE_BUF bytes, which a pipe never mixes with another's.
+Lines gather in the worker and go out on its tick, or when there are many.  Several workers share the
+descriptor: each write is whole lines only, and except on a file at most PIPE_BUF bytes, which a pipe
+never mixes with another's.
 What cannot be written waits, up to a bound; beyond it the newest lines are lost, and counted.
 """
 
@@ -21,6 +22,7 @@ from termproxy.observability.record import ConnectionRecord, ExchangeRecord
 
 WAITING_MAX = 1 << 20  # bytes of lines that wait for a slow reader
 FILE_WRITE_MAX = 1 << 16  # bytes
+MANY = 1 << 16  # bytes: more do not wait for the tick
 
 
 Record = ConnectionRecord | ExchangeRecord
@@ -35,6 +37,7 @@ class AccessLog:
         self.lost = 0  # lines
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes in _lines
+        self._patience = MANY  # with so many of them
         self._is_torn = False  # the last write ended inside a line
         mode = os.fstat(fd).st_mode
         self._write_max = FILE_WRITE_MAX if stat.S_ISREG(mode) else select.PIPE_BUF
@@ -48,9 +51,15 @@ class AccessLog:
             return
         self._lines.append(line)
         self._waiting += len(line)
+        if self._waiting >= self._patience:
+            self.flush()
 
     def flush(self) -> None:
         """Write what the descriptor takes now; keep the rest."""
+        self._write_waiting()
+        self._patience = self._waiting + MANY  # a slow reader is not asked again for each line
+
+    def _write_waiting(self) -> None:
         while self._lines:
             count = self._lines_that_fit()
             chunk = b"".join(self._lines[:count])

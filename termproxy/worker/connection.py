@@ -255,7 +255,7 @@ class ClientConnection:
         try:
             if last_words:
                 os.write(self._fd, last_words)
-            _shut_down_writing(self._fd)
+            shut_down_writing(self._fd)
         except OSError:  # the client has gone: nothing to linger for
             self.close()
             return
@@ -393,7 +393,7 @@ class ClientConnection:
         sni, alpn = tls.sni, tls.alpn
         record = ConnectionRecord(
             time=clock.utc_now() - timedelta(seconds=seconds),
-            client=self._client_name(),
+            client=name_of(self._peer),
             frontend=self._frontend.name,
             sni=self._asked_name() or (None if sni is None else printable(sni)),
             alpn=None if alpn is None else printable(alpn),
@@ -444,12 +444,14 @@ class ClientConnection:
             sock.detach()
         return address
 
-    def _client_name(self) -> str:
-        host, port = self._peer[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+def name_of(peer: Any) -> str:
+    """A client, as the access log has it."""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _shut_down_writing(fd: int) -> None:
+def shut_down_writing(fd: int) -> None:
     sock = socket.socket(fileno=fd)
     try:
         sock.shutdown(socket.SHUT_WR)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from termproxy import clock
 from termproxy.backends.approach import Approach
+from termproxy.backends.cluster import Cluster
 from termproxy.backends.pool import BackendConnection
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault
@@ -119,7 +120,7 @@ class Exchange:
         self._blocked: Any = None  # the watcher for when it does
         self._lost: OSError | None = None  # why it will not take more
         self._body_since: float  # when the client could begin to send the rest of the body
-        self._cluster: Any = None
+        self._cluster: Cluster
         self._approach: Approach | None = None
         self._backend: BackendConnection | None = None
         self._server: Server | None = None
@@ -180,12 +181,14 @@ class Exchange:
             return
         self._cluster = client.gateway.routes.find(request.host, request.target) or served.cluster
         self.request_id = client.shared.next_request_id()
-        self._out = client.forwarded_head(request, self.request_id, b"") + self._out
+        self._out = client.forwarded_head(request, self.request_id) + self._out
         if self.wants_body:
             client.listen(to_client=False)  # until there is somebody to read it
         self._find_backend(now, candidates)
 
-    def take_over(self, backend: BackendConnection, cluster: Any, out: bytes, request_id: bytes) -> None:
+    def take_over(
+        self, backend: BackendConnection, cluster: Cluster, out: bytes, request_id: bytes
+    ) -> None:
         """Go on with a request that has been sent at once: it is not as plain as it seemed."""
         self._cluster, self._out, self.request_id = cluster, out, request_id
         self._backend, self._server = backend, backend.server

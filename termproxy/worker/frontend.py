@@ -6,7 +6,6 @@ policy holds: versions, client certificates, and which sessions may be resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,13 +99,9 @@ class Frontend:
         choices = {asking_for(name): Choice(name, served) for name, served in by_name.exact()}
         self._by_extension = choices | {None: Choice(None, None if self.rejects_unknown else default)}
 
-    def clusters(self) -> Iterable[Cluster]:
-        routed = () if self.gateway is None else self.gateway.routes.ends()
-        return {*(served.cluster for served in (self.default, *self._by_name.values())), *routed}
-
-    def served_for(self, name: str) -> Served | None:
-        """What this name gets; None: what any gets."""
-        return self._by_name.find(name)
+    def served_for(self, name: str) -> Served:
+        """What this name gets."""
+        return self._by_name.find(name) or self.default
 
     def on_client_hello(self, connection: Connection) -> Context | int | None:
         """The context for the name that the client asks for, or the alert to refuse it with."""

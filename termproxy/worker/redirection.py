@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections.abc import Iterable
 from datetime import timedelta
-from enum import Enum
 from typing import Any
 
 from termproxy import clock
-from termproxy.backends.cluster import Cluster
 from termproxy.errors import Fault
 from termproxy.http._wire import HeadReader, MalformedError
 from termproxy.http.answers import answer, redirect
@@ -22,7 +18,7 @@ from termproxy.http.head import RefusedRequestError, Request, read_request
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Ready
-from termproxy.worker.connection import LINGER, LINGER_READ
+from termproxy.worker.connection import LINGER, LINGER_READ, Phase, name_of, shut_down_writing
 from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
@@ -41,10 +37,6 @@ class Redirection:
     def destination(self) -> str:
         """Where its clients end up, in a word."""
         return "HTTPS"
-
-    def clusters(self) -> Iterable[Cluster]:
-        """None: it has no backends."""
-        return ()
 
     def read(self, data: bytes) -> Request | None:
         """The request that `data` begins with; None: its head has not all come yet.
@@ -66,12 +58,6 @@ class Redirection:
         port = "" if self.port == 443 else f":{self.port}"
         target = "/" if request.target == b"*" else request.target.decode()
         return f"https://{host}{port}{target}"
-
-
-class Phase(Enum):
-    REQUEST = "request"
-    LINGERING = "lingering"
-    CLOSED = "closed"
 
 
 class RedirectedConnection:
@@ -146,11 +132,7 @@ class RedirectedConnection:
         """Say it, and linger: what the client still sends must not destroy what it has not read."""
         os.write(self._fd, data)  # it fits into any socket's buffer
         self._report(status, len(data), request, ended)
-        sock = socket.socket(fileno=self._fd)
-        try:
-            sock.shutdown(socket.SHUT_WR)
-        finally:
-            sock.detach()
+        shut_down_writing(self._fd)
         self.phase = Phase.LINGERING
         self._shared.deadlines.set(self, clock.monotonic() + LINGER)
 
@@ -159,11 +141,9 @@ class RedirectedConnection:
         shared.row[_REQUESTS] += 1
         if shared.access_log is None:
             return
-        host, port = self._peer[:2]
-        client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         seconds = clock.monotonic() - self._begun
         record = ExchangeRecord(
-            facts={"client": client, "frontend": self._redirection.name},
+            facts={"client": name_of(self._peer), "frontend": self._redirection.name},
             time=clock.utc_now() - timedelta(seconds=seconds),
             status=status,
             bytes_from_client=len(self._input),

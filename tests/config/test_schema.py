@@ -11,6 +11,7 @@ import pytest
 
 from termproxy.address import Name, parse_address
 from termproxy.config.schema import (
+    FIELD_VALUE_MAX,
     BadItems,
     BadValue,
     CertificateFiles,
@@ -560,3 +561,15 @@ def test_a_policy_s_value_has_its_bounds(cls: type, name: str, value: object) ->
 @pytest.mark.parametrize(("name", "value"), [("client_ca", "ca.pem"), ("client_crl", "crl.pem")])
 def test_files_of_clients_are_beside_the_configuration(name: str, value: str) -> None:
     assert kind(Tls, name).read(value, BASE) == BASE / value
+
+
+# Fields of answers.
+
+
+def test_a_field_s_value_is_printable_and_short() -> None:
+    setting = kind(Http, "strict_transport_security")
+
+    assert setting.read(" max-age=300 ", BASE) == "max-age=300"
+    assert refusal(setting, "a\r\nb").endswith("write printable ASCII")
+    assert len(setting.read("x" * FIELD_VALUE_MAX, BASE)) == FIELD_VALUE_MAX
+    assert refusal(setting, "x" * (FIELD_VALUE_MAX + 1)) == "1001 characters; write at most 1000"

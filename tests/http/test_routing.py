@@ -61,11 +61,7 @@ def test_the_first_route_that_takes_host_and_path_wins(host: str, target: bytes,
 def test_where_there_are_no_routes_none_is_found() -> None:
     nowhere: Routes[str] = Routes()
     assert nowhere.find("a.test", b"/") is None
-    assert nowhere.ends() == set()
-
-
-def test_all_ends_can_be_told() -> None:
-    assert ROUTES.ends() == {"admin", "a", "under b", "static"}
+    assert (bool(nowhere), bool(ROUTES)) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
 from termproxy.errors import StartError
-from termproxy.observability.access_log import WAITING_MAX, AccessLog, open_access_log
+from termproxy.observability.access_log import MANY, WAITING_MAX, AccessLog, open_access_log
 from termproxy.observability.record import ConnectionRecord
 
 WHEN = datetime(2026, 11, 23, tzinfo=UTC)
@@ -126,6 +127,36 @@ def test_what_waits_is_bounded_and_the_newest_lines_are_lost_and_counted(pipe: P
     assert pipe.log.lost > 0
     assert kept == list(range(len(kept)))
     assert len(kept) + pipe.log.lost == 2000
+
+
+def test_many_lines_do_not_wait_for_a_flush(pipe: Pipe) -> None:
+    """Between two ticks of a busy worker there is more than may wait."""
+    line = len(orjson.dumps({"detail": "x" * 1000}))
+    for number in range(MANY // line + 1):
+        pipe.log.write(record(number, "x" * 1000))
+
+    received = clients(pipe.drain())
+    assert received
+    assert received == list(range(len(received)))
+
+
+def test_a_slow_reader_is_not_asked_again_for_each_line(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def refuse(_fd: int, _data: bytes) -> int:
+        nonlocal asked
+        asked += 1
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "write", refuse)
+    for number in range(5 * MANY // 1000):
+        pipe.log.write(record(number, "x" * 1000))
+    monkeypatch.undo()
+
+    assert 3 <= asked <= 6
+    assert pipe.log.lost == 0
 
 
 def test_a_line_longer_than_a_pipe_keeps_whole_still_arrives(pipe: Pipe) -> None:

@@ -184,11 +184,13 @@ def test_clearing_wipes_every_session(memory: Memory, own: Issued, clients: Auth
 
 @pytest.mark.parametrize("entries", [1, 8, 100])
 def test_it_holds_what_it_promises_and_not_much_more(entries: int) -> None:
-    memory = Memory(entries)
-    server = memory.context()
-    sessions = [visit(server).session for _ in range(entries)]
-    found = sum(visit(server, session).resumed for session in sessions)
-    assert found >= entries * 0.8  # chance says which share a place
+    found = 0
+    for _ in range(5):  # chance says which share a place: together they say what can be relied on
+        memory = Memory(entries)
+        server = memory.context()
+        sessions = [visit(server).session for _ in range(entries)]
+        found += sum(visit(server, session).resumed for session in sessions)
+    assert found >= 5 * entries * 0.9
     for _ in range(3 * entries + 20):
         visit(server)
     assert entries <= memory.cache.sweep() <= 2 * entries + 16

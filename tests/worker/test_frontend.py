@@ -121,10 +121,6 @@ def test_what_is_shown_can_be_changed_at_any_time() -> None:
     assert changing.on_client_hello(hello) is ANY.context
 
 
-def test_the_clusters_are_those_of_all_names() -> None:
-    assert set(frontend().clusters()) == set(CLUSTERS.values())
-
-
 def test_a_certificate_is_known_by_what_is_on_the_wire() -> None:
     certificate = loaded(issue("a", "a.test"), "certs/a.pem")
     shown = Served.of(server_context(), CLUSTERS["open"], Policy(), (certificate,))

@@ -54,7 +54,5 @@ def test_without_a_host_nobody_can_be_sent_there(data: bytes, reason: str) -> No
     assert refused.value.reason == reason
 
 
-def test_it_has_no_backends() -> None:
-    redirection = Redirection("web", READER, 4096, 443)
-    assert list(redirection.clusters()) == []
-    assert redirection.destination == "HTTPS"
+def test_the_start_line_tells_where_its_clients_end_up() -> None:
+    assert Redirection("web", READER, 4096, 443).destination == "HTTPS"
