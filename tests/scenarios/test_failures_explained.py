@@ -19,7 +19,7 @@ import pytest
 
 from termproxy import clock
 from termproxy.cli.control import ask
-from termproxy.master.arbiter import FAILURES_TOLD
+from termproxy.master.verbs import FAILURES_TOLD
 from termproxy.worker.shared import FAILURE_LINES, FAILURE_LINES_INTERVAL
 from tests.conftest import Dial, Serve
 from tests.scenarios.names.hellos import extended, in_pieces, message_of, record

@@ -1,0 +1,149 @@
+"""A worker's process as the master holds it: its row of counters, its first word, and their talk.
+
+Orders go out as fast as the worker takes them.  What a worker reports is not trusted: it may no longer
+be itself, and one that says nonsense is not heard any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from termproxy.master.spawn import READY, REASON_MAX
+from termproxy.observability.scoreboard import Row
+from termproxy.worker.messages import REPORT_MAX, MessageReader
+
+log = logging.getLogger("master")
+
+ORDERS_SEND = 1 << 16  # bytes at a time
+
+
+class Child:
+    """`on_ready(now)` is called when it says so, `on_report(report)` for each thing that it reports; the
+    latter raises ValueError, TypeError or KeyError for nonsense.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what belongs to a process
+        self,
+        row: Row,
+        startup_fd: int,
+        talk: socket.socket,
+        selector: selectors.BaseSelector,
+        on_ready: Callable[[float], None],
+        on_report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.row = row
+        self._startup_fd: int | None = startup_fd
+        self._talk = talk
+        self._selector = selector
+        self._on_ready = on_ready
+        self._on_report = on_report
+        self._unsent = bytearray()  # orders that the worker has not taken yet
+        self._reports = MessageReader(REPORT_MAX)
+        self._said = b""
+        self._is_heard = True
+        self._listen()
+        selector.register(startup_fd, selectors.EVENT_READ, self._on_word)
+
+    def order(self, message: bytes) -> None:
+        was_idle = not self._unsent
+        self._unsent += message
+        if was_idle:
+            self._send_orders()
+
+    def bury(self) -> str:
+        """It has gone, and was reaped: hear its last reports, and let go.  Returns its last words."""
+        self._hear()
+        self._unsent.clear()
+        self._is_heard = False
+        self._listen()
+        self._talk.close()
+        return self._last_words()
+
+    def leave(self) -> None:
+        """In a process just forked: these are the master's."""
+        self._talk.close()
+        if self._startup_fd is not None:
+            os.close(self._startup_fd)
+
+    # Its first word.
+
+    def _on_word(self, now: float) -> None:
+        """It says that it is ready, or why it never will be."""
+        if self._startup_fd is None:
+            return  # it was reaped in the same turn of the loop, and its last words read then
+        said = os.read(self._startup_fd, REASON_MAX)
+        self._said += said
+        if not said or self._said == READY:
+            self._close_startup()
+        if self._said == READY:
+            self._said = b""
+            self._on_ready(now)
+
+    def _last_words(self) -> str:
+        if self._startup_fd is not None:
+            try:
+                self._said += os.read(self._startup_fd, REASON_MAX)
+            except BlockingIOError:
+                pass  # a grandchild still holds the pipe; it said nothing
+            self._close_startup()
+        return self._said.decode(errors="replace").strip("\0")
+
+    def _close_startup(self) -> None:
+        if self._startup_fd is not None:
+            self._selector.unregister(self._startup_fd)
+            os.close(self._startup_fd)
+            self._startup_fd = None
+
+    # Their talk.
+
+    def _on_talk(self, _: float) -> None:
+        if self._talk.fileno() == -1:
+            return  # it was reaped in the same turn of the loop
+        self._send_orders()
+        self._hear()
+
+    def _send_orders(self) -> None:
+        """Send what the worker takes now; the rest when it takes more."""
+        try:
+            while self._unsent:
+                del self._unsent[: self._talk.send(self._unsent[:ORDERS_SEND])]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # it is on its way out; its replacement inherits what is served
+        self._listen()
+
+    def _hear(self) -> None:
+        if not self._is_heard:
+            return
+        try:
+            data = self._talk.recv(REPORT_MAX)
+        except OSError:  # nothing now, or never again
+            return
+        try:
+            for report in self._reports.feed(data):
+                self._on_report(report)
+        except (ValueError, TypeError, KeyError) as error:
+            log.error("a worker reports nonsense, and is not heard any more: %s", error)
+            data = b""
+        if not data:
+            self._is_heard = False
+            self._listen()
+
+    def _listen(self) -> None:
+        """Have the selector wait for what there is to do."""
+        events = selectors.EVENT_READ if self._is_heard else 0
+        events |= selectors.EVENT_WRITE if self._unsent else 0
+        is_registered = self._talk in self._selector.get_map()
+        if not events:
+            if is_registered:
+                self._selector.unregister(self._talk)
+        elif is_registered:
+            self._selector.modify(self._talk, events, self._on_talk)
+        else:
+            self._selector.register(self._talk, events, self._on_talk)

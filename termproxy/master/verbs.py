@@ -1,0 +1,185 @@
+"""What operators ask for through the control socket, and the answers.
+
+Reading is done here; what changes the server is the arbiter's, or one of its keepers'.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from termproxy import __version__, clock
+from termproxy.master.backend_keeper import BackendRefusedError
+from termproxy.master.control import Request
+from termproxy.master.ticket_keeper import TicketKeyRefusedError
+from termproxy.observability.metrics import as_plain
+from termproxy.observability.scoreboard import Column
+from termproxy.worker.explanation import explain
+
+if TYPE_CHECKING:
+    from termproxy.master.arbiter import Arbiter
+
+log = logging.getLogger("master")
+
+FAILURES_TOLD = 50
+
+
+class Verbs:
+    def __init__(self, arbiter: Arbiter) -> None:
+        self._arbiter = arbiter
+
+    def on_request(self, verb: str, arguments: dict[str, Any], request: Request) -> None:
+        match verb:
+            case "status":
+                request.answer(self._status())
+            case "certs":
+                request.answer({"certificates": self._certificates()})
+            case "explain":
+                request.answer(self._explanation(arguments))
+            case "failures":
+                request.answer(
+                    {"since": self._since(), "failures": self._arbiter.failures.top(FAILURES_TOLD)}
+                )
+            case "tickets":
+                request.answer(self._on_tickets(arguments))
+            case "backends":
+                request.answer(self._on_backends(arguments))
+            case "stop":
+                self._arbiter.stop_for(request, now=bool(arguments.get("now")))
+            case _:
+                request.answer({"error": f"unknown verb {verb!r}"})
+
+    def _on_tickets(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            match arguments.get("do"):
+                case "status":
+                    pass
+                case "rotate":
+                    self._arbiter.tickets.rotate()
+                    log.info("ticket keys rotated, as asked for; the old ones still redeem")
+                case "revoke":
+                    self._arbiter.tickets.revoke()
+                    self._arbiter.stores.forget_sessions()
+                    log.warning("ticket keys revoked, as asked for: no session of before is resumed")
+                case "export":
+                    key, salt = (bytes.fromhex(arguments[name]) for name in ("key", "salt"))
+                    return {"sealed": self._arbiter.tickets.export(key, salt).hex()}
+                case "import":
+                    sealed, key = (bytes.fromhex(arguments[name]) for name in ("sealed", "key"))
+                    self._arbiter.tickets.take_over(sealed, key)
+                    log.info("ticket keys taken over from another machine; the old ones still redeem")
+                case do:
+                    return {"error": f"tickets: cannot do {do!r}"}
+        except (TicketKeyRefusedError, KeyError, TypeError, ValueError) as error:
+            return {"error": str(error)}
+        issued = self._arbiter.scoreboard.tickets(self._arbiter.tickets.numbers())
+        workers = [
+            {"pid": pid, "frontends": child.row.plain_totals()}
+            for pid, child in sorted(self._arbiter.children.items())
+        ]
+        frontends = self._frontend_totals()
+        return self._arbiter.tickets.status(issued) | {"frontends": frontends, "workers": workers}
+
+    def _on_backends(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        now, utc_now = clock.monotonic(), clock.utc_now()
+        if "do" not in arguments:
+            return {"backends": self._arbiter.backends.table(now, utc_now)}
+        try:
+            return self._arbiter.backends.wish(arguments["do"], arguments.get("target"), now, utc_now)
+        except BackendRefusedError as error:
+            return {"error": str(error)}
+
+    def _frontend_totals(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Every counter of each frontend, by name."""
+        number = self._arbiter.supervisor.in_force
+        frontends = () if number is None else self._arbiter.generations[number].config.frontends
+        counted = self._arbiter.scoreboard.frontend_totals([frontend.name for frontend in frontends])
+        return {name: as_plain(words) for name, words in counted.items()}
+
+    def _status(self) -> dict[str, Any]:
+        number = self._arbiter.supervisor.in_force
+        config = self._arbiter.generations[number].config if number is not None else None
+        counted = self._frontend_totals()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self._since(),
+            "uptime_seconds": round((clock.utc_now() - self._arbiter.started).total_seconds(), 1),
+            "state": "stopping" if self._arbiter.supervisor.stopping else "serving",
+            "generation": number,
+            "starting_generation": self._arbiter.supervisor.candidate,
+            "last_reload": self._arbiter.last_reload and asdict(self._arbiter.last_reload),
+            "frontends": [
+                {
+                    "name": frontend.name,
+                    "listen": [str(address) for address in frontend.listen],
+                    "cluster": frontend.cluster,
+                    "totals": counted[frontend.name],
+                }
+                for frontend in (config.frontends if config else ())
+            ],
+            "workers": list(self._worker_status(clock.monotonic())),
+            "totals": {
+                column.name.lower(): count for column, count in self._arbiter.scoreboard.totals().items()
+            },
+        }
+
+    def _since(self) -> str:
+        return self._arbiter.started.isoformat(timespec="seconds")
+
+    def _explanation(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        number, now = self._arbiter.supervisor.in_force, clock.utc_now()
+        sni, alpn = arguments.get("sni"), arguments.get("alpn") or []
+        client_ip = arguments.get("client_ip")
+        if number is None:
+            return {"error": "nothing is served yet"}
+        if not isinstance(sni, str | None) or not all(isinstance(each, str) for each in alpn):
+            return {"error": "sni is a text, and alpn a list of texts"}
+        try:
+            client = ip_address(str(client_ip)) if client_ip is not None else None
+        except ValueError:
+            return {"error": "client_ip is an IP address, as in 192.0.2.1 or 2001:db8::1"}
+        sites = self._arbiter.generations[number].sites
+        return {"frontends": [explain(site.assembly, sni, alpn, client, now) for site in sites]}
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        number = self._arbiter.supervisor.in_force
+        if number is None:
+            return []
+        generation, now = self._arbiter.generations[number], clock.utc_now()
+        served = [
+            {
+                "frontend": site.assembly.config.name,
+                "names": certificate.names,
+                "issuer": certificate.issuer,
+                "key_type": certificate.key_type,
+                "not_after": certificate.not_after.isoformat(timespec="seconds"),
+                "days_left": (certificate.not_after - now).days,
+                "sha256": certificate.sha256,
+                "file": str(certificate.chain_file),
+                "ocsp": self._arbiter.stapler.state(certificate.sha256),
+            }
+            for site in generation.sites
+            for certificate in site.assembly.certificates
+        ]
+        return sorted(served, key=lambda each: each["days_left"])
+
+    def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
+        for pid, worker in sorted(self._arbiter.supervisor.workers.items()):
+            row = self._arbiter.children[pid].row
+            beat = row.beat
+            yield {
+                "pid": pid,
+                "slot": worker.slot,
+                "generation": worker.generation,
+                "state": worker.phase.value,
+                "connections": row.words[Column.OPEN],
+                "accepted": row.words[Column.ACCEPTED],
+                "handshakes": row.words[Column.HANDSHAKES],
+                "handshakes_failed": row.words[Column.HANDSHAKES_FAILED],
+                "heartbeat_age_seconds": round(now - beat, 3) if beat else None,
+            }
