@@ -23,6 +23,7 @@ import orjson
 from termproxy import clock
 from termproxy.address import UNIX_PATH_MAX
 from termproxy.errors import StartError
+from termproxy.master.folders import refuse_shared
 
 CLIENTS_MAX = 16
 REQUEST_MAX = 1 << 16  # bytes: a ring of ticket keys, to be taken over
@@ -155,6 +156,7 @@ class ControlSocket:
 def _bind(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > UNIX_PATH_MAX:
         raise StartError(f"control {path}: a socket's path has at most {UNIX_PATH_MAX} bytes")
+    refuse_shared(path.parent, f"control {path}")
     _make_room(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)  # born with mode 0600: there is no moment in which others may connect
@@ -172,13 +174,15 @@ def _bind(path: Path) -> socket.socket:
 def _make_room(path: Path) -> None:
     """Remove the socket of a master that was killed; refuse anything else that is there."""
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise StartError(f"control {path}: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
+    if not stat.S_ISSOCK(status.st_mode):
         raise StartError(f"control {path}: something that is not a socket is there; remove it")
+    if status.st_uid != os.geteuid():
+        raise StartError(f"control {path}: another user's socket is there; remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(os.fspath(path))

@@ -11,13 +11,15 @@ import stat
 from pathlib import Path
 
 from termproxy.errors import StartError
+from termproxy.master.folders import refuse_shared
 
 
 class Pidfile:
-    """Taken when made; StartError when another master holds it or the path is not a plain file."""
+    """Taken when made; StartError when another master holds it, or it is not a plain file of ours."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_shared(path.parent, f"pidfile {path}")
         # O_NONBLOCK: opening a FIFO that somebody left here must not wait for its other end.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -34,6 +36,8 @@ class Pidfile:
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise StartError(f"pidfile {self.path}: not a plain file of its own; remove it")
+        if status.st_uid != os.geteuid():
+            raise StartError(f"pidfile {self.path}: it is another user's; remove it")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -43,6 +47,7 @@ class Pidfile:
             ) from None
         if not os.path.samestat(os.lstat(self.path), status):
             raise StartError(f"pidfile {self.path}: another master has just replaced it")
+        os.fchmod(self._fd, status.st_mode & 0o644)  # who can write it says whom an operator stops
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from termproxy.errors import StartError
+from termproxy.master.folders import refuse_shared
 
 
 class StateDir:
@@ -22,7 +23,9 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for parent in reversed(path.parents):
+                parent.mkdir(mode=0o755, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
             status = path.stat()
         except OSError as error:
             raise StartError(f"state_dir {path}: {error.strerror}") from None
@@ -30,6 +33,7 @@ class StateDir:
             raise StartError(f"state_dir {path}: it is another user's; give it to the one who starts us")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StartError(f"state_dir {path}: others can write there; chmod go-w {path}")
+        refuse_shared(path.parent, f"state_dir {path}")
 
     def read(self, name: str, size_max: int) -> bytes | None:
         """What the file holds; None when there is none.

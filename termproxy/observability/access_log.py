@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import orjson
@@ -128,17 +128,44 @@ FORMS: dict[str, Callable[[Record], bytes]] = {
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
-def open_access_log(target: Path | str, form: str = "json") -> AccessLog | None:
-    """The log for the setting's value: None when it is "off".  StartError when it cannot be opened."""
+def open_access_log(
+    target: Path | str, form: str = "json", owners: Collection[int] = ()
+) -> AccessLog | None:
+    """The log for the setting's value: None when it is "off".  StartError when it cannot be opened.
+
+    A file that is there already belongs to us, to root, to its folder's owner, or to one of `owners`
+    (user ids): log rotation may make it so.
+    """
     if target == "off":
         return None
     if target == "-":
         return AccessLog(_standard_output(), form)
-    flags = _FLAGS | os.O_CREAT | os.O_NOFOLLOW
+    return AccessLog(_opened(Path(target), owners), form)
+
+
+def _opened(path: Path, owners: Collection[int]) -> int:
+    """Append to a file, made when missing, to a pipe or a device that takes characters.
+
+    Not to what somebody may have put there so that root writes where they cannot: a link of either kind.
+    Who may replace the file is not asked: what takes its place goes through the same gate.
+    """
     try:
-        return AccessLog(os.open(target, flags, 0o640), form)
+        fd = os.open(path, _FLAGS | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     except OSError as error:
-        raise StartError(f"log.access: cannot write {target}: {error.strerror}") from None
+        why = "it is a symbolic link; name the file" if path.is_symlink() else error.strerror
+        raise StartError(f"log.access: cannot write {path}: {why}") from None
+    status = os.fstat(fd)
+    allowed = {0, os.geteuid(), path.parent.stat().st_uid, *owners}
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        problem = "it is a hard link to a file that has other names, too; remove it"
+    elif stat.S_ISREG(status.st_mode) and status.st_uid not in allowed:
+        problem = "it is another user's; remove it, or give it to `user`"
+    elif stat.S_ISBLK(status.st_mode):
+        problem = "it is a disk"
+    else:
+        return fd
+    os.close(fd)
+    raise StartError(f"log.access: cannot write {path}: {problem}")
 
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

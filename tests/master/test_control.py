@@ -297,3 +297,22 @@ def test_an_answer_larger_than_a_socket_s_buffer_arrives_whole(master: Master) -
         master.turn()
 
     assert received.endswith(b"\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket away")
+def test_a_socket_that_another_user_left_is_not_removed(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "c"))
+    os.chown(tmp_path / "c", 65534, 65534)
+    with pytest.raises(StartError, match="another user's socket is there; remove it"):
+        Master(tmp_path / "c")
+
+    assert (tmp_path / "c").exists()
+
+
+def test_a_folder_in_which_others_could_replace_it_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(StartError, match=r"control .*/c: others can replace it; chmod go-w "):
+        Master(tmp_path / "c")
+
+    assert not (tmp_path / "c").exists()

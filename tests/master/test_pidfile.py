@@ -129,3 +129,30 @@ def test_a_worker_only_lets_go(tmp_path: Path) -> None:
     pidfile.close()
 
     assert (tmp_path / "t.pid").exists()
+
+
+def test_a_file_that_others_could_write_is_ours_alone_from_now_on(tmp_path: Path) -> None:
+    """Who can write it says whom an operator's script stops."""
+    (tmp_path / "t.pid").touch()
+    (tmp_path / "t.pid").chmod(0o666)
+    pidfile = Pidfile(tmp_path / "t.pid")
+    assert (tmp_path / "t.pid").stat().st_mode & 0o777 == 0o644
+    pidfile.remove()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_another_user_s_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.pid").write_text("1\n")
+    os.chown(tmp_path / "t.pid", 65534, 65534)
+    with pytest.raises(StartError, match="it is another user's; remove it"):
+        Pidfile(tmp_path / "t.pid")
+
+    assert (tmp_path / "t.pid").read_text() == "1\n"
+
+
+def test_a_folder_in_which_others_could_replace_it_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(StartError, match=r"pidfile .*/t\.pid: others can replace it; chmod go-w "):
+        Pidfile(tmp_path / "t.pid")
+
+    assert not (tmp_path / "t.pid").exists()

@@ -88,12 +88,29 @@ def test_a_link_to_somebody_elses_is_refused(tmp_path: Path) -> None:
         StateDir(tmp_path / "state")
 
 
+def test_one_that_others_could_replace_is_refused(tmp_path: Path) -> None:
+    StateDir(tmp_path / "state")
+    tmp_path.chmod(0o777)
+    with pytest.raises(StartError, match=f"others can replace it; chmod go-w {tmp_path}"):
+        StateDir(tmp_path / "state")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022])
+def test_none_of_those_that_are_made_can_be_replaced(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        StateDir(tmp_path / "lib" / "state")
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "lib"), mode(tmp_path / "lib" / "state")) == (0o755, 0o700)
+
+
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     for name, why in (
         ("state", "File exists"),
-        ("state/below", "Not a directory"),
+        ("state/below", "File exists"),
         ("dangling", "exists"),
     ):
         with pytest.raises(StartError, match=f"state_dir {tmp_path / name}: .*{why}"):

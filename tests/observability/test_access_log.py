@@ -244,7 +244,7 @@ def test_a_disk_that_was_full_leaves_one_broken_line_and_no_more(tmp_path: Path)
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     """The master may be root, and the folder another's."""
     (tmp_path / "link").symlink_to(tmp_path / "victim")
-    with pytest.raises(StartError, match=r"log\.access: cannot write .*/link: "):
+    with pytest.raises(StartError, match=r"cannot write .*/link: it is a symbolic link; name the file"):
         open_access_log(tmp_path / "link")
 
     assert not (tmp_path / "victim").exists()
@@ -261,6 +261,43 @@ def test_a_fifo_without_a_reader_is_refused_and_not_waited_for(tmp_path: Path) -
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(StartError, match="No such device or address"):
         open_access_log(tmp_path / "fifo")
+
+
+def test_a_hard_link_to_another_file_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    os.link(tmp_path / "victim", tmp_path / "access.log")
+    with pytest.raises(StartError, match=r"log\.access: .*it is a hard link"):
+        open_access_log(tmp_path / "access.log")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_another_user_s_file_is_written_only_when_that_user_is_known(tmp_path: Path) -> None:
+    """To `user`, whose file log rotation may have made, or the owner of the folder."""
+    file = tmp_path / "access.log"
+    file.touch()
+    os.chown(file, 65534, 65534)
+    with pytest.raises(StartError, match="it is another user's; remove it, or give it to `user`"):
+        open_access_log(file)
+    for owners, folder in ([65534], 0), ([], 65534):
+        os.chown(tmp_path, folder, -1)
+        log = open_access_log(file, owners=owners)
+        assert log is not None
+        log.close()
+
+
+def test_a_refused_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    os.link(tmp_path / "victim", tmp_path / "access.log")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StartError):
+        open_access_log(tmp_path / "access.log")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_device_that_takes_characters_is_a_log() -> None:
+    log = open_access_log(Path("/dev/null"))
+    assert log is not None
+    log.close()
 
 
 def test_off_is_no_log() -> None:
