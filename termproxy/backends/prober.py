@@ -78,8 +78,8 @@ def prepare(
     gevent.sleep(0)  # makes the loop
     if not any(isinstance(target, NameTarget) for target in targets):
         return lambda _: run(targets, board, lambda _: Found(None, None))
-    resolver = Resolver(dns)
-    return lambda _: run(targets, board, lambda host: hub.threadpool.apply(resolver.look_up, (host,)))
+    resolver, threads = Resolver(dns), hub.threadpool
+    return lambda _: run(targets, board, lambda host: threads.apply(resolver.look_up, (host,)))
 
 
 def run(targets: Sequence[Target | NameTarget], board: Board, look_up: Callable[[str], Found]) -> None:

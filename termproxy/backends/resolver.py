@@ -20,14 +20,11 @@ class Resolver:
     def __init__(self, settings: schema.Dns) -> None:
         # Here, and all at once: the master has no use for it, and later there may be no right to read.
         import dns.nameserver  # noqa: PLC0415
-        import dns.rdtypes.ANY.CNAME  # noqa: PLC0415
-        import dns.rdtypes.ANY.OPT  # noqa: PLC0415
-        import dns.rdtypes.ANY.SOA  # noqa: PLC0415
-        import dns.rdtypes.IN.A  # noqa: PLC0415
-        import dns.rdtypes.IN.AAAA  # noqa: PLC0415
+        import dns.rdata  # noqa: PLC0415
         import dns.resolver  # noqa: PLC0415
 
         self._dns: Any = dns
+        self._dns.rdata.load_all_types()  # or it would when an answer holds one
         self._settings = settings
 
     def look_up(self, host: str) -> Found:

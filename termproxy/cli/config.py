@@ -11,6 +11,7 @@ from termproxy import clock
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.config.reference import dump
 from termproxy.master.generation import check as check_source
+from termproxy.master.landlock import shortfall
 from termproxy.tls.context import Stores
 from termproxy.worker.assembly import findings_of
 
@@ -26,7 +27,11 @@ FILE = click.option(
 
 @click.command()
 @FILE
-@click.option("--deep", is_flag=True, help="Also tell what is weak, shuffled, or served by another.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also tell what is weak or served by another, and what the kernel lacks.",
+)
 def check(file: Path, deep: bool) -> None:  # noqa: FBT001 - click's way
     """Say whether a configuration could serve: it, its certificates and keys.
 
@@ -38,6 +43,7 @@ def check(file: Path, deep: bool) -> None:  # noqa: FBT001 - click's way
     if deep:
         for site in checked.sites:
             warnings += findings_of(site.store.certificates, now)
+        warnings += [missing for missing in (shortfall(),) if missing]
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{file}: fine")

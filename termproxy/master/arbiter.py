@@ -23,6 +23,7 @@ import psutil
 from termproxy import __version__, clock
 from termproxy.config.load import Source
 from termproxy.errors import ConfigError, StartError
+from termproxy.master import landlock
 from termproxy.master import supervisor as decide
 from termproxy.master.backend_keeper import BackendKeeper
 from termproxy.master.child import Child
@@ -222,7 +223,8 @@ class Arbiter:
             return
         assignment = self._assignment(generation, action.slot, row)
         try:
-            spawned = spawn(assignment, generation.user, self._leave_master)
+            reach = landlock.Reach(generation.ports)
+            spawned = spawn(assignment, generation.user, self._leave_master, reach)
         except OSError as error:
             self.scoreboard.return_row(row)
             self._act(self.supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
@@ -313,6 +315,8 @@ class Arbiter:
         self._slots_before.pop(generation.number, None)
         if generation.number == 1:
             log.info("%s", _start_line(generation, len(self.supervisor.workers)))
+            if missing := landlock.shortfall():
+                log.info("%s", missing)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             self._on_serving()
         else:
@@ -419,10 +423,12 @@ class Arbiter:
 
     # OCSP responses.
 
-    def _fork_helper(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
+    def _fork_helper(
+        self, prepare: Callable[[], Callable[[int], None]], reach: landlock.Reach
+    ) -> Helper:
         assert self.supervisor.in_force is not None  # noqa: S101 - see _tick
         user = self.generations[self.supervisor.in_force].user
-        return spawn_helper(prepare, user, self._leave_master)
+        return spawn_helper(prepare, user, self._leave_master, reach)
 
     def _show_staples(self, changes: Changes) -> None:
         show_staples(changes, self.stores.staples)

@@ -15,8 +15,10 @@ from typing import Any
 from termproxy.address import Address
 from termproxy.backends.cluster import Cluster
 from termproxy.config.load import Source, read
+from termproxy.config.reach import backend_ports
 from termproxy.config.schema import Config
 from termproxy.errors import ConfigError, Problem
+from termproxy.master import landlock
 from termproxy.master.certificate_store import CertificateStore
 from termproxy.observability.access_log import AccessLog, open_access_log
 from termproxy.tls.certificates import Certificate, CertificateError
@@ -74,6 +76,7 @@ class Generation:
     user: User | None
     access_log: AccessLog | None
     warnings: tuple[str, ...]
+    ports: frozenset[int] | None  # its workers can connect to no others; None: to any
 
     def addresses(self) -> Iterator[tuple[Frontend | Redirection, Address]]:
         """Every address to listen on, with what its clients come to."""
@@ -161,7 +164,8 @@ def _placed(source: Source, index: int, findings: Iterable[Finding]) -> list[Pro
 
 def build(checked: Checked, number: int) -> Generation:
     """The generation of a checked configuration.  StartError when its log cannot be opened."""
-    access_log = open_access_log(checked.config.log.access, checked.config.log.format)
+    owners = () if checked.user is None else (checked.user.uid,)
+    access_log = open_access_log(checked.config.log.access, checked.config.log.format, owners)
     return Generation(
         number,
         checked.config,
@@ -169,6 +173,7 @@ def build(checked: Checked, number: int) -> Generation:
         checked.user,
         access_log,
         checked.warnings,
+        backend_ports(checked.config) if landlock.restricts_ports() else None,
     )
 
 

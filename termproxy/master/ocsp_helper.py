@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
+from termproxy.master.landlock import Reach
 from termproxy.master.staple_book import Question
 from termproxy.observability.record import printable
 from termproxy.tls.ocsp import RESPONSE_MAX
@@ -17,6 +20,30 @@ from termproxy.worker.messages import message
 
 TIMEOUT = 10.0  # seconds for one question, from the look-up of the host to the answer's last byte
 PROBLEM_MAX = 200  # characters
+
+# What the C library and OpenSSL read when a host is looked up and its certificate is checked: their
+# configuration, modules and CAs.
+SYSTEM_FOLDERS = tuple(map(Path, ("/etc", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share")))
+RESOLV_CONF = Path("/etc/resolv.conf")
+USUAL_PORTS = {53, 80, 443}  # of name servers that are asked over TCP, and of URLs that name none
+
+
+def reach_of(questions: Sequence[Question]) -> Reach:
+    """Where the helper has to connect, and what it reads there."""
+    ports = USUAL_PORTS | {port for url in (q.url for q in questions) for port in _port(url)}
+    for name, proxy in os.environ.items():
+        if name.lower() in {"http_proxy", "https_proxy"}:
+            ports.update(_port(proxy if "//" in proxy else f"//{proxy}"))
+    return Reach(frozenset(ports), (*SYSTEM_FOLDERS, RESOLV_CONF.resolve().parent))
+
+
+def _port(url: str) -> Iterator[int]:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return  # the helper will say so
+    if port:
+        yield port
 
 
 def prepare(questions: Sequence[Question]) -> Callable[[int], None]:

@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from termproxy.backends.board import Board, Head
 from termproxy.backends.prober import NameTarget, Target, prepare
 from termproxy.config.schema import Dns
+from termproxy.master.landlock import Reach
 from termproxy.master.spawn import Helper
 from termproxy.master.supervisor import BACK_OFF_FIRST, BACK_OFF_MAX, YOUNG
 from termproxy.observability.scoreboard import NANOSECONDS
@@ -21,11 +23,30 @@ log = logging.getLogger("master")
 
 SILENT_MAX = 10.0  # seconds without a beat until the prober counts as hung
 
-Fork = Callable[[Callable[[], Callable[[int], None]]], Helper]
+RESOLV_CONF = Path("/etc/resolv.conf")
+DNS_PORT = 53
+
+Fork = Callable[[Callable[[], Callable[[int], None]], Reach], Helper]
+
+
+def reach_of(targets: Sequence[Target | NameTarget], dns: Dns) -> Reach:
+    """Where a prober has to connect, and the folders of what it reads for each look-up: the files
+    themselves may be replaced.
+    """
+    names = [target.name.port for target in targets if isinstance(target, NameTarget)]
+    ports = [target.address.port for target in targets if isinstance(target, Target)]
+    if not names:
+        return Reach(frozenset(ports) - {0})  # 0: a Unix socket
+    files = [] if dns.hosts is None else [dns.hosts]
+    files += [] if dns.servers else [RESOLV_CONF]
+    # Name servers are connected to when an answer is too long for UDP.
+    asked = [each.port for each in dns.servers] or [DNS_PORT]
+    folders = tuple({place.parent for file in files for place in (file, file.resolve())})
+    return Reach(frozenset([*ports, *names, *asked]) - {0}, folders)
 
 
 class Probing:
-    """`fork_helper` forks a process without rights, which does what it is given."""
+    """`fork_helper` forks a process without rights, which does what it is given, in that reach."""
 
     def __init__(self, fork_helper: Fork) -> None:
         self._fork_helper = fork_helper
@@ -90,7 +111,7 @@ class Probing:
         targets, dns = self._targets, self._dns
         self._began = now
         try:
-            helper = self._fork_helper(lambda: prepare(targets, board, dns))
+            helper = self._fork_helper(lambda: prepare(targets, board, dns), reach_of(targets, dns))
         except OSError as error:
             log.error("no prober of backends: %s", error.strerror)
             self._start_again(now)

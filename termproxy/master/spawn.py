@@ -1,13 +1,13 @@
 """Fork a worker: the only os.fork() there is.
 
 At the fork the master has one thread and no gevent hub, so the child begins alone.  Before it touches
-a client it gives up, in this order: the master's signals, the master's descriptors, its rights, the
-right to gain new ones, and the means to be read by others of its user.
+a client it gives up, in this order: the master's signals, the master's descriptors, its user and its
+capabilities, the right to gain new ones, files and ports (landlock.py), and being read by others of
+its user.  Whatever of it fails: there is no worker.
 """
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -20,8 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from termproxy.errors import TermproxyError
+from termproxy.errors import StartError, TermproxyError
+from termproxy.master import rights
 from termproxy.master.generation import User
+from termproxy.master.landlock import Reach, confine
 from termproxy.master.signals import signals_blocked
 from termproxy.worker.main import Assignment, Worker, has_hub
 
@@ -30,13 +32,6 @@ log = logging.getLogger("worker")
 READY = b"\0"  # a worker's first word on its startup pipe; anything else says why it failed
 CANNOT_START = 3  # the exit status of a worker that never was ready
 REASON_MAX = 4096  # bytes
-
-# prctl(2)
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_SET_NO_NEW_PRIVS = 38
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +72,10 @@ class Channels:
             os.close(fd)
 
 
-def spawn(assignment: Assignment, user: User | None, leave_master: Callable[[], None]) -> Spawned:
-    """Fork a worker.
+def spawn(
+    assignment: Assignment, user: User | None, leave_master: Callable[[], None], reach: Reach
+) -> Spawned:
+    """Fork a worker, which reaches no more than `reach`.
 
     `leave_master` closes, in the child, what belongs to the master alone.
     """
@@ -90,7 +87,7 @@ def spawn(assignment: Assignment, user: User | None, leave_master: Callable[[], 
 
     def become(master: int, mask: set[signal.Signals]) -> NoReturn:
         talk.close()
-        _become_worker(assignment, user, leave_master, channels, master, mask)
+        _become_worker(assignment, user, leave_master, reach, channels, master, mask)
 
     try:
         pid = _fork(become)
@@ -105,16 +102,19 @@ def spawn(assignment: Assignment, user: User | None, leave_master: Callable[[], 
 
 
 def spawn_helper(
-    prepare: Callable[[], Callable[[int], None]], user: User | None, leave_master: Callable[[], None]
+    prepare: Callable[[], Callable[[int], None]],
+    user: User | None,
+    leave_master: Callable[[], None],
+    reach: Reach,
 ) -> Helper:
-    """Fork a helper: `prepare` imports what it needs and returns its work, which is done without rights
-    and gets the descriptor that the master reads.
+    """Fork a helper: `prepare` imports what it needs and returns its work, which is done without rights,
+    in `reach`, and gets the descriptor that the master reads.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_fd, False)
 
     def become(master: int, mask: set[signal.Signals]) -> NoReturn:
-        _become_helper(prepare, user, leave_master, write_fd, master, mask)
+        _become_helper(prepare, user, leave_master, reach, write_fd, master, mask)
 
     try:
         return Helper(_fork(become), read_fd)
@@ -134,7 +134,10 @@ def _fork(become: Callable[[int, set[signal.Signals]], NoReturn]) -> int:
     with signals_blocked() as mask:
         pid = os.fork()  # noqa: TID251 - the place that the ban points to
         if pid == 0:
-            become(master, mask)
+            try:
+                become(master, mask)
+            finally:
+                os._exit(CANNOT_START)  # whatever happens: there must be no second master
     return pid
 
 
@@ -142,6 +145,7 @@ def _become_helper(  # noqa: PLR0913, PLR0917 - as _become_worker
     prepare: Callable[[], Callable[[int], None]],
     user: User | None,
     leave_master: Callable[[], None],
+    reach: Reach,
     fd: int,
     master: int,
     mask: set[signal.Signals],
@@ -151,14 +155,14 @@ def _become_helper(  # noqa: PLR0913, PLR0917 - as _become_worker
         leave_master()
         _close_all_but({0, 1, 2, fd})
         work = prepare()  # imports modules, which `user` perhaps may not read
-        _give_up_rights(user)
+        _give_up_rights(user, reach)
         _die_with(master)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         work(fd)
         status = 0
-    except BrokenPipeError:
+    except (BrokenPipeError, StartError):
         pass  # the master has gone
     except BaseException:
         logging.getLogger("helper").exception("a helper failed; please report this")
@@ -170,6 +174,7 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
     assignment: Assignment,
     user: User | None,
     leave_master: Callable[[], None],
+    reach: Reach,
     channels: Channels,
     master: int,
     mask: set[signal.Signals],
@@ -185,7 +190,7 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         faulthandler.enable()  # a hung worker is aborted, and says where it hung
         # Making the loop imports modules, which `user` perhaps may not read.
         worker = Worker(assignment, channels.talk, lambda: channels.tell(READY))
-        _give_up_rights(user)
+        _give_up_rights(user, reach)
         _die_with(master)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master decides what a reload is
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -210,33 +215,35 @@ def _close_all_but(keep: set[int]) -> None:
                 pass  # the descriptor of the listing itself
 
 
-def _give_up_rights(user: User | None) -> None:
-    """Become `user`, for good, and prove it."""
+def _give_up_rights(user: User | None, reach: Reach) -> None:
+    """For good, and without exception."""
+    rights.drop_bounding_set()
     if user is not None:
-        os.setgroups([])
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
-        try:
-            os.setuid(0)
-        except PermissionError:
-            pass
-        else:
-            raise RuntimeError("the worker could become root again")
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _become_user(user)
+    rights.drop_capabilities()
+    rights.forbid_new_ones()
+    confine(reach)
     # Keys are in this memory: no other process of the same user may look in, and, as in the master,
     # there is no core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
+    rights.close_to_others()
+
+
+def _become_user(user: User) -> None:
+    """And prove it.  None of its groups: what they may read, the master has read."""
+    os.setgroups([])
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    try:
+        os.setuid(0)
+    except PermissionError:
+        pass
+    else:
+        raise RuntimeError("the worker could become root again")
 
 
 def _die_with(master: int) -> None:
     """When the master dies, drain.  Set after the change of user, which clears it (prctl(2))."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    rights.be_told_of_parents_death(signal.SIGTERM)
     if os.getppid() != master:
-        raise RuntimeError("the master died while this worker was being made")
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+        raise StartError("the master died while this process was being made")

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from termproxy import clock
-from termproxy.master.ocsp_helper import plain_problem, prepare
+from termproxy.master.landlock import Reach
+from termproxy.master.ocsp_helper import plain_problem, prepare, reach_of
 from termproxy.master.spawn import Helper
 from termproxy.master.staple_book import Question, StapleBook
 from termproxy.master.state_dir import StateDir
@@ -34,7 +35,7 @@ SUFFIX = ".ocsp"
 Changes = dict[str, tuple[bytes, float] | None]
 """By the certificate's SHA-256: the response and when it expires (seconds since 1970); None: no more."""
 
-Fork = Callable[[Callable[[], Callable[[int], None]]], Helper]
+Fork = Callable[[Callable[[], Callable[[int], None]], Reach], Helper]
 
 
 class Stapler:
@@ -111,7 +112,7 @@ class Stapler:
     def _ask(self, questions: list[Question], now: float) -> None:
         self._unanswered = {question.sha256 for question in questions}
         try:
-            self._helper = helper = self._fork_helper(lambda: prepare(questions))
+            self._helper = helper = self._fork_helper(lambda: prepare(questions), reach_of(questions))
         except OSError as error:
             log.error("no OCSP helper: %s", error.strerror)
             self._give_up_on_the_rest()

@@ -244,7 +244,7 @@ def generation(number: int, site: Path, address: Address, *, workers: int) -> Ge
     cluster = Cluster("app", [Server(address)])
     made = Site(store, Assembly(config.frontends[0], {"app": cluster}, store.pem, Resumption(Stores())))
     assert made.show(clock.utc_now()) == []
-    return Generation(number, config, (made,), None, None, ())
+    return Generation(number, config, (made,), None, None, (), None)
 
 
 @pytest.fixture

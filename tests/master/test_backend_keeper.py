@@ -37,7 +37,7 @@ ONE, TWO, THREE = (f"127.0.0.1:{port}" for port in (1, 2, 3))
 def keeper() -> BackendKeeper:
     """With a generation in force, and no process of its own."""
 
-    def fork(_: object) -> Helper:
+    def fork(*_: object) -> Helper:
         raise OSError(11, "no process in this test")
 
     keeper = BackendKeeper(fork)
@@ -67,7 +67,7 @@ def count(keeper: BackendKeeper, row: int, *, active: int, total: int, failures:
 
 
 def test_before_a_generation_is_in_force_there_is_nothing_to_tell() -> None:
-    keeper = BackendKeeper(lambda _: Helper(0, 0))
+    keeper = BackendKeeper(lambda *_: Helper(0, 0))
     keeper.begin(1, config(ONE), workers=1)
 
     assert keeper.table(1.0, UTC_NOW) == []
@@ -183,7 +183,7 @@ def test_for_any_other_those_that_there_are_are_named(keeper: BackendKeeper) -> 
 
 
 def test_a_cluster_s_name_may_have_a_slash() -> None:
-    keeper = BackendKeeper(lambda _: Helper(0, 0))
+    keeper = BackendKeeper(lambda *_: Helper(0, 0))
     servers = (schema.Server(parse_address("unix:/run/a.sock")),)
     clusters = {"a/b": schema.Cluster(servers=servers)}
     keeper.begin(1, schema.Config(clusters=clusters), workers=1)
@@ -205,7 +205,7 @@ def test_other_targets_are_refused(keeper: BackendKeeper) -> None:
 
 def test_only_servers_whose_health_is_wanted_are_checked() -> None:
     """The others would see connections that nobody asked for."""
-    keeper = BackendKeeper(lambda _: Helper(0, 0))
+    keeper = BackendKeeper(lambda *_: Helper(0, 0))
     spare = schema.Cluster(servers=(schema.Server(parse_address(THREE)),))
     keeper.begin(1, config(ONE, TWO, kind="tcp", spare=spare), workers=1)
 
@@ -220,7 +220,7 @@ def test_only_servers_whose_health_is_wanted_are_checked() -> None:
 
 
 def test_a_name_is_looked_up_whether_it_is_checked_or_not() -> None:
-    keeper = BackendKeeper(lambda _: Helper(0, 0))
+    keeper = BackendKeeper(lambda *_: Helper(0, 0))
     keeper.begin(1, config(ONE, str(NAME)), workers=1)
 
     [target] = keeper._generations[1].targets()
@@ -229,7 +229,7 @@ def test_a_name_is_looked_up_whether_it_is_checked_or_not() -> None:
 
 
 def test_the_word_on_a_name_is_for_all_its_addresses_and_those_to_come() -> None:
-    def fork(_: object) -> Helper:
+    def fork(*_: object) -> Helper:
         raise OSError(11, "no process in this test")
 
     keeper = BackendKeeper(fork)
@@ -248,7 +248,7 @@ def test_the_word_on_a_name_is_for_all_its_addresses_and_those_to_come() -> None
 
 
 def test_addresses_stay_over_a_reload_with_what_was_counted() -> None:
-    keeper = BackendKeeper(lambda _: Helper(0, 0))
+    keeper = BackendKeeper(lambda *_: Helper(0, 0))
     keeper.begin(1, config(str(NAME)), workers=1)
     keeper._in_force = 1
     keeper.boards(1)[0].set_address(5, "2001:db8::1")

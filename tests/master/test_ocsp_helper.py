@@ -356,9 +356,12 @@ from termproxy.master import spawn as module
 from termproxy.master.generation import User
 from termproxy.master.ocsp_helper import prepare
 from termproxy.master.signals import SignalInbox
+from termproxy.master.landlock import Reach
 from termproxy.master.spawn import spawn_helper
 from termproxy.master.staple_book import Question
 from termproxy.worker.messages import MessageReader
+
+REACH = Reach(None)
 
 nobody = None
 if os.getuid() == 0:
@@ -393,7 +396,7 @@ def test_a_spawned_helper_asks_tells_and_goes() -> None:
         [messages, status, said] = run(f"""
             urls = {{"ab": {server.url!r}, "cd": "http://127.0.0.1:1/"}}
             questions = [Question(sha256, url, b"q") for sha256, url in urls.items()]
-            helper = spawn_helper(lambda: prepare(questions), nobody, lambda: None)
+            helper = spawn_helper(lambda: prepare(questions), nobody, lambda: None, REACH)
             done(list(MessageReader(1 << 20).feed(told(helper))), end_of(helper))
         """)
     assert messages[0] == {"sha256": "ab", "response": "good"}
@@ -426,7 +429,7 @@ def test_a_helper_has_no_rights_left() -> None:
     [status, code, _] = run(f"""
         {textwrap.dedent(LOOK).replace(chr(10), chr(10) + " " * 8)}
         kept = open("/etc/passwd")  # of the master, for nobody else
-        helper = spawn_helper(prepare_to_look, nobody, lambda: None)
+        helper = spawn_helper(prepare_to_look, nobody, lambda: None, Reach(None, (Path("/proc"),)))
         done(json.loads(told(helper)), end_of(helper))
     """)
     assert code == 0
@@ -447,7 +450,7 @@ def test_a_helper_dies_of_what_the_master_only_notes(signum: str) -> None:
         inbox = SignalInbox()
         def wait():
             return lambda fd: (os.write(fd, b"x"), time.sleep(600))
-        helper = spawn_helper(wait, nobody, inbox.close)
+        helper = spawn_helper(wait, nobody, inbox.close, REACH)
         os.set_blocking(helper.fd, True)
         os.read(helper.fd, 1)
         os.kill(helper.pid, signal.{signum})
@@ -458,10 +461,12 @@ def test_a_helper_dies_of_what_the_master_only_notes(signum: str) -> None:
 
 MASTER = """
 import os, signal, time
+from termproxy.master.landlock import Reach
 from termproxy.master.spawn import spawn_helper
+REACH = Reach(None)
 def wait():
     return lambda fd: (os.write(fd, b"x"), time.sleep(600))
-helper = spawn_helper(wait, None, lambda: None)
+helper = spawn_helper(wait, None, lambda: None, REACH)
 os.set_blocking(helper.fd, True)
 os.read(helper.fd, 1)
 print(helper.pid, flush=True)
@@ -488,7 +493,7 @@ def test_a_helper_dies_with_its_master() -> None:
 
 def test_a_bug_in_a_helper_is_told_and_costs_nothing_else() -> None:
     [data, status, said] = run("""
-        helper = spawn_helper(lambda: lambda fd: 1 / 0, nobody, lambda: None)
+        helper = spawn_helper(lambda: lambda fd: 1 / 0, nobody, lambda: None, REACH)
         done(told(helper).decode(), end_of(helper))
     """)
     assert (data, status) == ("", 3)
@@ -500,7 +505,7 @@ def test_a_helper_whose_master_reads_no_more_goes_in_silence() -> None:
     [status, said] = run("""
         def write_much():
             return lambda fd: os.write(fd, bytes(1 << 20))
-        helper = spawn_helper(write_much, nobody, lambda: None)
+        helper = spawn_helper(write_much, nobody, lambda: None, REACH)
         os.close(helper.fd)
         done(end_of(helper))
     """)
@@ -514,7 +519,7 @@ def test_a_fork_that_fails_leaves_no_descriptor_open() -> None:
         os.fork = fail
         before = os.listdir("/proc/self/fd")
         try:
-            spawn_helper(lambda: None, nobody, lambda: None)
+            spawn_helper(lambda: None, nobody, lambda: None, REACH)
         except OSError:
             pass
         done(before, os.listdir("/proc/self/fd"))

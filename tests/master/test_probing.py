@@ -15,6 +15,7 @@ from termproxy.address import parse_address
 from termproxy.backends.board import Board, Head
 from termproxy.backends.prober import Target
 from termproxy.config import schema
+from termproxy.master.landlock import Reach
 from termproxy.master.probing import SILENT_MAX, Probing
 from termproxy.master.spawn import Helper
 from termproxy.master.supervisor import BACK_OFF_FIRST, BACK_OFF_MAX, YOUNG
@@ -30,7 +31,7 @@ class Forks:
         self.started: list[subprocess.Popen[bytes]] = []
         self.fails = False
 
-    def __call__(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
+    def __call__(self, prepare: Callable[[], Callable[[int], None]], reach: Reach) -> Helper:
         if self.fails:
             raise OSError(11, "Resource temporarily unavailable")
         process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])

@@ -19,6 +19,7 @@ from termproxy.backends.cluster import Cluster
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.master import spawn as module
 from termproxy.master.generation import User
+from termproxy.master.landlock import Reach
 from termproxy.master.signals import SignalInbox
 from termproxy.master.spawn import CANNOT_START, READY, spawn
 from termproxy.observability.scoreboard import Scoreboard
@@ -43,6 +44,7 @@ work = Assignment(slot=0, row=row, slot_beats=board.slot_beats,
     listeners=[(assembly.frontend, sock, 0)], assemblies=[assembly], stores=Stores(),
     timeouts=Timeouts(), limits=Limits(), access_log=None)
 
+REACH = Reach(frozenset())
 talks = []  # an end that is closed sends its worker away
 def pid_and_fd(spawned):
     talks.append(spawned.talk)
@@ -79,7 +81,7 @@ def test_a_worker_says_that_it_is_ready_and_ends_when_told(site: Path) -> None:
     assert run(
         site,
         """
-        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
         print(json.dumps([word(fd).decode(), row.beat > 0, end(pid)]))
     """,
     ) == ["\0", True, 0]
@@ -92,7 +94,7 @@ def test_a_worker_that_cannot_start_says_why(site: Path) -> None:
         from termproxy.errors import StartError
         def leave():
             raise StartError("no room at the inn")
-        pid, fd = pid_and_fd(spawn(work, None, leave))
+        pid, fd = pid_and_fd(spawn(work, None, leave, REACH))
         print(json.dumps([word(fd).decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
     """,
     )
@@ -104,7 +106,7 @@ def test_a_bug_before_it_is_ready_is_told_too(site: Path) -> None:
     assert run(
         site,
         """
-        pid, fd = pid_and_fd(spawn(work, None, lambda: 1 / 0))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: 1 / 0, REACH))
         print(json.dumps([word(fd).decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
     """,
     ) == ["ZeroDivisionError: division by zero", 3]
@@ -117,7 +119,7 @@ def test_a_worker_keeps_no_descriptor_but_its_own(site: Path) -> None:
         """
         inherited = os.open("/etc/passwd", os.O_RDONLY)
         left = []
-        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
         word(fd)
         names = [os.readlink(f"/proc/{pid}/fd/{n}") for n in descriptors(pid)]
         end(pid)
@@ -133,7 +135,7 @@ def test_a_worker_has_given_up_what_it_does_not_need(site: Path) -> None:
     status = run(
         site,
         """
-        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
         word(fd)
         found = status_of(pid)
         limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
@@ -155,7 +157,8 @@ def test_root_s_worker_is_another_user_for_good(site: Path) -> None:
         site,
         """
         nobody = pwd.getpwnam("nobody")
-        pid, fd = pid_and_fd(spawn(work, User("nobody", nobody.pw_uid, nobody.pw_gid), lambda: None))
+        user = User("nobody", nobody.pw_uid, nobody.pw_gid)
+        pid, fd = pid_and_fd(spawn(work, user, lambda: None, REACH))
         said = word(fd)
         found = status_of(pid)
         end(pid)
@@ -174,7 +177,7 @@ def test_a_worker_drains_when_its_master_dies(site: Path) -> None:
     pid = run(
         site,
         """
-        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
         word(fd)
         print(json.dumps(pid), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -197,7 +200,7 @@ def test_signals_are_not_lost_at_a_fork(site: Path) -> None:
         site,
         """
         inbox = SignalInbox()
-        pid, fd = pid_and_fd(spawn(work, None, inbox.close))
+        pid, fd = pid_and_fd(spawn(work, None, inbox.close, REACH))
         word(fd)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         signal.raise_signal(signal.SIGHUP)
@@ -223,7 +226,7 @@ def test_a_master_with_a_hub_or_a_thread_does_not_fork(site: Path, spoil: str) -
         f"""
         {spoil}
         try:
-            spawn(work, None, lambda: None)
+            spawn(work, None, lambda: None, REACH)
         except RuntimeError as error:
             print(json.dumps(str(error)))
     """,
@@ -240,7 +243,7 @@ def test_a_fork_that_fails_leaves_no_descriptor(site: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         before = len(descriptors())
         try:
-            spawn(work, None, lambda: None)
+            spawn(work, None, lambda: None, REACH)
             reason = "forked"
         except OSError as error:
             reason = error.strerror
@@ -252,7 +255,7 @@ def test_a_fork_that_fails_leaves_no_descriptor(site: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         before = len(descriptors())
         try:
-            spawn(work, None, lambda: None)
+            spawn(work, None, lambda: None, REACH)
             reason = "forked"
         except OSError as error:
             reason = error.strerror
@@ -270,19 +273,26 @@ def test_a_bug_s_text_goes_to_nobody_s_connection(site: Path) -> None:
         site,
         """
         from termproxy.worker import main
+        def held():  # a worker cannot look into /proc
+            return {fd for fd in range(100) if is_open(fd)}
+        def is_open(fd):
+            try:
+                return bool(os.fstat(fd))
+            except OSError:
+                return False
         ours, theirs = socket.socketpair()
         class Unlucky(main.Worker):
             def run(self):
-                startup = set(descriptors())
+                startup = held()
                 self._report_ready()
-                freed = startup - set(descriptors())
+                freed = startup - held()
                 # A backend's connection gets the lowest free number, as any new descriptor does.
                 os.dup2(work.listeners[1][1].fileno(), int(freed.pop()))
                 raise RuntimeError("late")
         module.Worker = Unlucky
         import dataclasses
         work = dataclasses.replace(work, listeners=[*work.listeners, (assembly.frontend, theirs, 0)])
-        pid, fd = pid_and_fd(spawn(work, None, lambda: None))
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
         said = word(fd)
         os.waitpid(pid, 0)
         theirs.close()

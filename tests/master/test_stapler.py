@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from termproxy import clock
+from termproxy.master.landlock import Reach
 from termproxy.master.ocsp_helper import PROBLEM_MAX
 from termproxy.master.spawn import Helper
 from termproxy.master.stapler import HELPER_MAX, MESSAGE_MAX, Changes, Stapler
@@ -52,7 +53,7 @@ class Case:
         self.stapler = Stapler(self.selector, self._fork, self.changes.append)
         self.changes.clear()
 
-    def _fork(self, prepare: Callable[[], Callable[[int], None]]) -> Helper:
+    def _fork(self, prepare: Callable[[], Callable[[int], None]], reach: Reach) -> Helper:
         if self.fork_error is not None:
             raise self.fork_error
         assert callable(prepare())
