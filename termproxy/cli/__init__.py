@@ -12,6 +12,7 @@ import sys
 import click
 
 from termproxy import __version__
+from termproxy.environment import scrub
 from termproxy.errors import ConfigError, TermproxyError
 
 VERBS = {
@@ -52,8 +53,9 @@ def main() -> None:
     """The console script: run a verb, and say plainly why it could not be done."""
     for fd in (0, 1, 2):
         _have_descriptor(fd)
+    ignored = scrub(os.environ, is_root=os.geteuid() == 0)
     try:
-        termproxy()
+        termproxy(obj=ignored)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"termproxy: {problem}", err=True)

@@ -27,7 +27,8 @@ CONFIG_FILE = click.Path(path_type=Path)
 @click.option("--workers", metavar="N", help=help_of(Config, "workers"))
 @click.option("--pidfile", metavar="PATH", help=help_of(Config, "pidfile"))
 @click.option("--control", metavar="PATH", help=help_of(Config, "control"))
-def run(file: Path | None, **flags: Any) -> None:
+@click.pass_obj
+def run(ignored: list[str] | None, /, file: Path | None, **flags: Any) -> None:
     r"""Serve until told to stop.
 
     Either from a file, `run -c termproxy.toml`, or without one:
@@ -44,6 +45,8 @@ def run(file: Path | None, **flags: Any) -> None:
         for needed in ("listen", "cert", "backend"):
             if needed not in given:
                 raise click.UsageError(f"give -c FILE, or --listen, --cert and --backend ({needed})")
+    for name in ignored or ():
+        click.echo(f"termproxy: {name} in the environment is ignored", err=True)
     sys.exit(Arbiter(file_source(file) if file is not None else lambda: flag_source(flags)).run())
 
 

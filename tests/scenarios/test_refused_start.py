@@ -137,9 +137,12 @@ def test_an_access_log_that_is_a_symbolic_link(serve: Serve) -> None:
     assert not (server.folder / "target").exists()
 
 
-def test_workers_that_cannot_start_stop_the_server_with_their_reason(serve: Serve) -> None:
-    said = start(serve(NOWHERE, workers=2), environment={"GEVENT_LOOP": "no.such.loop"})
-    assert "cannot start: exited with status 3: ModuleNotFoundError: No module named 'no'" in said
+def test_workers_that_cannot_start_stop_the_server_with_their_reason(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import gevent\ngevent.get_hub = lambda: 1 / 0\n")
+    said = start(serve(NOWHERE, workers=2), environment={"PYTHONPATH": str(tmp_path)})
+    assert "cannot start: exited with status 3: ZeroDivisionError: division by zero" in said
 
 
 class TestPidfile:

@@ -71,7 +71,7 @@ class Server:
         self.file = folder / "termproxy.toml"
         self.said_file = folder / "stderr.log"
         self.inherit: tuple[int, ...] = ()  # descriptors that it finds open
-        self._environment = dict(os.environ) | dict(environment or {})
+        self.environment = dict(environment or {})  # besides our own
         self._process: subprocess.Popen[bytes] | None = None
 
     # Life.
@@ -86,7 +86,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                env=self._environment,
+                env=dict(os.environ) | self.environment,
                 cwd=self.folder,
                 start_new_session=True,
                 pass_fds=self.inherit,
