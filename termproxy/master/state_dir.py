@@ -25,6 +25,7 @@ class StateDir:
         try:
             for parent in reversed(path.parents):
                 parent.mkdir(mode=0o755, exist_ok=True)
+            refuse_shared(path.parent, f"state_dir {path}")
             path.mkdir(mode=0o700, exist_ok=True)
             status = path.stat()
         except OSError as error:
@@ -33,7 +34,6 @@ class StateDir:
             raise StartError(f"state_dir {path}: it is another user's; give it to the one who starts us")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StartError(f"state_dir {path}: others can write there; chmod go-w {path}")
-        refuse_shared(path.parent, f"state_dir {path}")
 
     def read(self, name: str, size_max: int) -> bytes | None:
         """What the file holds; None when there is none.
