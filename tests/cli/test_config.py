@@ -6,9 +6,13 @@ import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import trustme
+from click.testing import CliRunner
 
+from termproxy.cli.config import check
 from termproxy.config.load import FileSource, load
+from termproxy.master import landlock
 from tests.conftest import Serve, write_site
 from tests.support.command import termproxy
 from tests.support.server import settings, write_toml
@@ -41,6 +45,18 @@ def test_check_warns_of_an_expired_certificate_and_passes(ca: trustme.CA, tmp_pa
     result = termproxy("check", "-c", str(config_file(tmp_path, expired)))
     assert result.returncode == 0
     assert f"warning: {expired}: the certificate expired on" in result.stderr
+
+
+def test_a_deep_check_tells_what_the_kernel_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: Path
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.chdir(tmp_path)
+    file = config_file(tmp_path, site)
+    for deep, times in ([], 0), (["--deep"], 1):
+        result = CliRunner().invoke(check, ["-c", str(file), *deep])
+        assert result.exit_code == 0
+        assert result.stderr.count("warning: this kernel has no Landlock") == times
 
 
 def test_check_tells_every_problem_a_line_each(tmp_path: Path, site: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from termproxy.master import ocsp_helper
-from termproxy.master.ocsp_helper import PROBLEM_MAX, prepare
+from termproxy.master.ocsp_helper import PROBLEM_MAX, prepare, reach_of
 from termproxy.master.staple_book import ROUND_MAX, Question
 from termproxy.master.stapler import HELPER_MAX, MESSAGE_MAX
 from termproxy.tls.ocsp import RESPONSE_MAX
@@ -347,6 +347,26 @@ def test_when_the_master_has_gone_it_has_nobody_to_tell() -> None:
             prepare([Question("ab", "http://127.0.0.1:1/", b"")])(write)
     finally:
         os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("urls", "proxy", "ports"),
+    [
+        ([], "", set()),
+        (["http://ocsp.test/", "https://ocsp.test/"], "", set()),
+        (["http://ocsp.test:8080/", "https://[::1]:8443/x"], "", {8080, 8443}),
+        (["http://ocsp.test:99999/", "http://ocsp.test:many/", "nonsense"], "", set()),
+        (["http://ocsp.test/"], "http://proxy.test:3128", {3128}),
+        (["http://ocsp.test/"], "proxy.test:3129", {3129}),
+    ],
+)
+def test_it_connects_to_what_is_asked_and_to_name_servers(
+    monkeypatch: pytest.MonkeyPatch, urls: list[str], proxy: str, ports: set[int]
+) -> None:
+    if proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+    wanted = frozenset(ports | {53, 80, 443})
+    assert reach_of([Question("ab", url, b"") for url in urls]).ports == wanted
 
 
 SPAWN = """

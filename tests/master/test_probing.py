@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from termproxy.address import parse_address
+from termproxy.address import Name, parse_address
 from termproxy.backends.board import Board, Head
-from termproxy.backends.prober import Target
+from termproxy.backends.prober import NameTarget, Target
 from termproxy.config import schema
 from termproxy.master.landlock import Reach
-from termproxy.master.probing import SILENT_MAX, Probing
+from termproxy.master.probing import SILENT_MAX, Probing, reach_of
 from termproxy.master.spawn import Helper
 from termproxy.master.supervisor import BACK_OFF_FIRST, BACK_OFF_MAX, YOUNG
 
@@ -176,3 +177,28 @@ def test_at_the_end_nothing_is_left(forks: Forks, board: Board) -> None:
     for process in forks.started:
         with pytest.raises(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
+
+
+# Where a prober has to go.
+
+NAME_TARGET = NameTarget("app", range(1), Name("app.internal", 8443), schema.Health(kind="tcp"))
+
+
+def test_a_prober_of_addresses_connects_to_their_ports_and_reads_nothing() -> None:
+    six = Target("app", 1, parse_address("[::1]:2"), schema.Health(kind="http"))
+    unix = Target("app", 2, parse_address("unix:/run/app.sock"), schema.Health(kind="tcp"))
+    assert reach_of([*TARGETS, six, unix], DNS) == Reach(frozenset({1, 2}))
+
+
+def test_a_prober_of_names_also_asks_name_servers_and_reads_where_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "hosts").touch()
+    (tmp_path / "hosts").symlink_to("elsewhere/hosts")
+    reach = reach_of([*TARGETS, NAME_TARGET], schema.Dns(hosts=tmp_path / "hosts"))
+    assert reach.ports == frozenset({1, 8443, 53})
+    assert set(reach.folders) >= {tmp_path, tmp_path / "elsewhere", Path("/etc")}
+
+
+def test_a_prober_told_whom_to_ask_reads_no_resolv_conf() -> None:
+    dns = schema.Dns(servers=(parse_address("127.0.0.1:5353"),), hosts=None)
+    assert reach_of([NAME_TARGET], dns) == Reach(frozenset({8443, 5353}))

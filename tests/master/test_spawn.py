@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -300,3 +301,32 @@ def test_a_bug_s_text_goes_to_nobody_s_connection(site: Path) -> None:
         print(json.dumps([said.decode(), ours.recv(100).decode()]))
     """,
     ) == ["\0", ""]
+
+
+def test_a_confined_worker_s_bugs_are_told_with_file_and_line(site: Path) -> None:
+    """Source lines are not: it may not open the source.  Nothing that telling takes is imported late."""
+    told = run(
+        site,
+        """
+        from termproxy.worker import main
+        class Unlucky(main.Worker):
+            def run(self):
+                self._loop.run_callback(lambda: {}["in a callback"])
+                main.gevent.spawn(lambda: {}["in a greenlet"])
+                main.gevent.sleep(0.01)
+                main.log.error("still there")
+                {}["in itself"]
+        module.Worker = Unlucky
+        read, write = os.pipe()
+        os.dup2(write, 2)
+        pid, fd = pid_and_fd(spawn(work, None, lambda: None, REACH))
+        os.waitpid(pid, 0)
+        print(json.dumps(os.read(read, 1 << 16).decode()))
+    """,
+    )
+    for words in ("KeyError: 'in a callback'", "KeyError: 'in a greenlet'", "KeyError: 'in itself'"):
+        assert words in told
+    assert re.search(r'File ".*/spawn\.py", line \d+, in _become_worker', told)
+    assert "still there" in told
+    assert "ImportError" not in told
+    assert "PermissionError" not in told
