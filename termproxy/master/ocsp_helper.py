@@ -34,7 +34,8 @@ def reach_of(questions: Sequence[Question]) -> Reach:
     for name, proxy in os.environ.items():
         if name.lower() in {"http_proxy", "https_proxy"}:
             ports.update(_port(proxy if "//" in proxy else f"//{proxy}"))
-    return Reach(frozenset(ports), (*SYSTEM_FOLDERS, RESOLV_CONF.resolve().parent))
+    resolv_conf = Path(os.path.realpath(RESOLV_CONF))  # often a link into /run
+    return Reach(frozenset(ports), (*SYSTEM_FOLDERS, resolv_conf.parent))
 
 
 def _port(url: str) -> Iterator[int]:

@@ -41,7 +41,8 @@ def reach_of(targets: Sequence[Target | NameTarget], dns: Dns) -> Reach:
     files += [] if dns.servers else [RESOLV_CONF]
     # Name servers are connected to when an answer is too long for UDP.
     asked = [each.port for each in dns.servers] or [DNS_PORT]
-    folders = tuple({place.parent for file in files for place in (file, file.resolve())})
+    places = (Path(place) for file in files for place in (file, os.path.realpath(file)))
+    folders = tuple({place.parent for place in places})
     return Reach(frozenset([*ports, *names, *asked]) - {0}, folders)
 
 

@@ -202,3 +202,8 @@ def test_a_prober_of_names_also_asks_name_servers_and_reads_where_they_are_named
 def test_a_prober_told_whom_to_ask_reads_no_resolv_conf() -> None:
     dns = schema.Dns(servers=(parse_address("127.0.0.1:5353"),), hosts=None)
     assert reach_of([NAME_TARGET], dns) == Reach(frozenset({8443, 5353}))
+
+
+def test_a_hosts_file_that_leads_in_a_circle_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "hosts").symlink_to("hosts")
+    assert tmp_path in reach_of([NAME_TARGET], schema.Dns(hosts=tmp_path / "hosts")).folders
