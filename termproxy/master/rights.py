@@ -46,10 +46,8 @@ def drop_bounding_set() -> None:
         try:
             if _prctl(_PR_CAPBSET_READ, capability):
                 _prctl(_PR_CAPBSET_DROP, capability)
-        except PermissionError:
-            return
         except OSError:
-            return  # EINVAL: the kernel has no more of them
+            return  # EPERM, see above; EINVAL: the kernel has no more of them
 
 
 def drop_capabilities() -> None:
