@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from tests.support.clients import NAME, connect
+from tests.support.endings import tell_cuts
 from tests.support.server import Server, settings
 
 Serve = Callable[..., Server]
@@ -85,7 +86,7 @@ def write_site(ca: trustme.CA, file: Path, name: str = NAME, **options: Any) -> 
 
 def client_context(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     """Trusts `ca` only, and speaks every version or just one."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = tell_cuts(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     ca.configure_trust(context)
     if version is not None:
         context.minimum_version = context.maximum_version = version

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.clients import NAME, PIECE, vanish
+from tests.support.endings import CutError
 from tests.support.http_messages import MessageReader, Response
 from tests.support.processes import unread_bytes
 from tests.support.waiting import PATIENCE, wait_until
@@ -80,7 +81,7 @@ class HttpClient:
     def half_close(self) -> None:
         """Say that this was all, and go on reading."""
         self._decrypt()
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLEOFError):
+        with contextlib.suppress(ssl.SSLWantReadError, CutError):
             self._tls.unwrap()  # which writes ours, and waits for the proxy's in vain
         self._flush()
 
@@ -143,7 +144,7 @@ class HttpClient:
                 self._fetch()
             except ssl.SSLZeroReturnError:
                 self.ending = Ending.CLEAN  # how Python tells it once we have sent ours
-            except ssl.SSLEOFError:
+            except CutError:
                 self.ending = Ending.CUT
         return b""
 
@@ -161,7 +162,7 @@ class HttpClient:
 
     def _decrypt(self) -> None:
         """Read what has been fetched."""
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLEOFError):
+        with contextlib.suppress(ssl.SSLWantReadError, CutError):
             while piece := self._tls.read(PIECE):
                 self._early += piece
 

@@ -21,6 +21,7 @@ from termproxy import clock
 from termproxy.outcome import Outcome
 from termproxy.tls._openssl import RING_SIZE, Connection, Context, Scratch, TicketKeys, TicketRing
 from termproxy.tls.tickets import new_ring
+from tests.support.endings import CutError, tell_cuts
 
 TLS_1_2 = 0x0303
 TLS_1_3 = 0x0304
@@ -98,7 +99,7 @@ def client_context(
     trusts: trustme.CA | None = None,
 ) -> ssl.SSLContext:
     """A client that trusts `trusts` (our authority); `version` is the only one that it speaks."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = tell_cuts(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     (trusts or authority()).configure_trust(context)
     if version is not None:
         context.minimum_version = context.maximum_version = ssl.TLSVersion(version)
@@ -196,7 +197,7 @@ class Client:
             while chunk := self.tls.read(1 << 16):
                 plaintext += chunk
             self.was_told_the_end = True
-        except (ssl.SSLWantReadError, ssl.SSLEOFError):
+        except (ssl.SSLWantReadError, CutError):
             pass
         except ssl.SSLZeroReturnError:
             self.was_told_the_end = True

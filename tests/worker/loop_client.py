@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.clients import half_close, vanish
+from tests.support.endings import CutError
 from tests.support.http_client import Ending, HttpClient
 from tests.support.http_messages import MessageReader
 
@@ -35,7 +36,7 @@ class LoopClient(HttpClient):
         """Whether all of it could be sent: who refuses a request may close before its end."""
         try:
             self._end.sendall(data)
-        except (ConnectionError, ssl.SSLEOFError):
+        except (ConnectionError, CutError):
             return False
         return True
 
@@ -56,7 +57,7 @@ class LoopClient(HttpClient):
             self.ending = Ending.CLEAN
         except ssl.SSLZeroReturnError:
             self.ending = Ending.CLEAN  # how Python tells it once we have sent ours
-        except ssl.SSLEOFError:
+        except CutError:
             self.ending = Ending.CUT
         except ConnectionError:
             self.ending = Ending.RESET

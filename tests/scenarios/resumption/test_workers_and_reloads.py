@@ -27,6 +27,7 @@ from tests.scenarios.resumption.visits import (
     visit,
 )
 from tests.support.backends import Backend
+from tests.support.endings import CutError
 from tests.support.processes import state
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -48,7 +49,7 @@ class Regular:
         while not over.is_set():
             try:
                 met = visit(self._port, self._context, session)
-            except (ConnectionError, ssl.SSLEOFError, AssertionError):
+            except (ConnectionError, CutError, AssertionError):
                 self.lost += 1  # it was at a worker that was killed
                 continue
             except Exception as error:  # noqa: BLE001 - to be told by the test
