@@ -68,6 +68,9 @@ cdef enum:
     _UNDERSCORED = 62
     LENGTH_DIGITS_MAX = 18  # what fits into 63 bits, whoever reads it
     METHOD_MAX = 32       # bytes; IANA's longest has 17
+    NUMBER_SIZE = 18      # bytes: 16 digits and CRLF
+
+cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 DISGUISED = _DISGUISED
 """The number of a field whose name is a known one, but for another mark where that has a dash."""
@@ -139,13 +142,15 @@ cdef struct Field:
 cdef enum:
     FIELDS_MAX = 1000
 
+cdef tuple NOT_PASSED = (-1, 0)
+
 
 cdef class Head:
     """The head of a message, as it came, with the places of the fields that are known."""
 
     cdef bytes data
     cdef Field* fields
-    cdef int count_, first_line_end
+    cdef int count_, first_line_end, host
     cdef readonly int length
     """Bytes in all, with the empty line and one before, if there was one."""
     cdef readonly unsigned long long seen
@@ -169,6 +174,7 @@ cdef class Head:
         self.data = b"\r\n"  # the shortest there can be: who makes a Head by hand reads nothing else
         self.is_plain = True
         self.content_length = -1
+        self.host = -1
 
     def __dealloc__(self):
         free(self.fields)
@@ -237,6 +243,41 @@ cdef class Head:
             return begin
         finally:
             PyBuffer_Release(&view)
+
+    def forward_plain(self, Py_ssize_t end, bytes host not None, unsigned long long without,
+                      bytes added not None, long long number) -> bytes | None:
+        """The same of a plain GET for `host` that ends at `end`, with its head; of any other None.
+
+        Behind what is added come `number`, in 16 hexadecimal digits, and CRLF; unless it is negative."""
+        cdef int at
+        cdef Field* field
+        cdef char* to
+        cdef Py_ssize_t size
+        if not self.is_plain or self.length != end or self.content_length > 0 or self.method != b"GET":
+            return None
+        for at in range(self.count_):
+            field = &self.fields[at]
+            if field.number == self.host:
+                if field.value_end - field.value != len(host) or memcmp(
+                        PyBytes_AS_STRING(self.data) + field.value, PyBytes_AS_STRING(host), len(host)):
+                    return None
+                break
+        else:
+            return None
+        size = self._size(without) + len(added)
+        if number < 0:
+            result = PyBytes_FromStringAndSize(NULL, size)
+            self._put(PyBytes_AS_STRING(result), without, added)
+            return result
+        result = PyBytes_FromStringAndSize(NULL, size + NUMBER_SIZE)
+        to = PyBytes_AS_STRING(result)
+        self._put(to, without, added)
+        to += size - 2  # where the empty line is
+        for at in range(15, -1, -1):
+            to[at] = HEX_DIGITS[number & 15]
+            number >>= 4
+        memcpy(to + 16, b"\r\n\r\n", 4)
+        return result
 
     cdef Py_ssize_t _size(self, unsigned long long without) noexcept:
         """Bytes that are left of the head without some fields."""
@@ -307,6 +348,21 @@ cdef class HeadReader:
         """The head of the response that begins at `start`; None: it has not all come yet."""
         return self._read(buffer, start, end, False)
 
+    def pass_plain_answer(self, buffer not None, Py_ssize_t start, Py_ssize_t end,
+                          unsigned long long without, bytes added not None) -> tuple[int, int]:
+        """Rewrite a plain answer that is whole, from `start` to `end`, where it is, as Head.forward_before()
+        does: where it begins then, and its status.  (−1, 0) leaves any other answer as it was."""
+        cdef Head head
+        cdef int begin
+        try:
+            head = self._read(buffer, start, end, False)
+        except MalformedError:
+            return NOT_PASSED
+        if head is None or not head.is_plain or head.content_length != end - start - head.length:
+            return NOT_PASSED
+        begin = head.forward_before(buffer, start + head.length, without, added)
+        return begin, head.status
+
     cdef Head _read(self, buffer, Py_ssize_t start, Py_ssize_t end, bint is_request):
         cdef Py_buffer view
         cdef Head head = Head()
@@ -324,6 +380,7 @@ cdef class HeadReader:
                     raise MalformedError("head_too_large")
                 return None
             head.length = <int>(self.at - start)
+            head.host = self.host
             return head
         finally:
             self.data = NULL

@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from termproxy.http._wire import Head
 from termproxy.http.head import (
     CHUNKED,
     CLAIMS,
@@ -111,19 +110,16 @@ class Forwarder:
             b"%b %b HTTP/1.1\r\n" % (request.method, request.target), without, added + more
         )
 
-    def plain_head(self, head: Head, authority: bytes, prefix: bytes, number: int) -> bytes:
-        """The same for a plain request (Head.is_plain) with the host `authority`, of a client that is
-        not trusted: head() in a quarter of the time.  Its id is `prefix` and `number`.
+    def plain_way(self, authority: bytes, prefix: bytes) -> tuple[int, bytes, bool]:
+        """For Head.forward_plain(), of requests for the host `authority`, of a client that is not
+        trusted: the mask of what they lose, the lines that they get, and whether a number follows these.
         """
-        if authority != self._authority:
-            self._authority, self._added = authority, self._lines(authority)
-        if self._settings.request_id:
-            added = b"%bX-Request-ID: %b%016x\r\n" % (self._added, prefix, number)
-        else:
-            added = self._added
+        added = self._lines(authority)
         if self._settings.via:
             added += b"Via: 1.1 termproxy\r\n"
-        return head.forward(self._without_all, added)
+        if self._settings.request_id:
+            added += b"X-Request-ID: %b" % prefix
+        return self._without_all, added, self._settings.request_id
 
     def _lines(self, authority: bytes) -> bytes:
         """The facts, X-Forwarded-* and Forwarded."""

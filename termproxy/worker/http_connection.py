@@ -59,15 +59,22 @@ NOTHING = memoryview(b"")
 LINGER_MAX = 30.0  # seconds
 
 
-class _Express(NamedTuple):
-    """A plain request that has been sent, and awaits its answer."""
+class _Way(NamedTuple):
+    """How plain requests for a host pass, when nothing is to be decided for each of them."""
 
-    head: Head
-    began: float
-    backend: BackendConnection
-    cluster: Cluster
-    out: bytes
-    number: int  # of its id
+    host: bytes
+    cluster: Cluster | None  # None: they do not
+    without: int = 0  # the mask of the fields that they lose
+    added: bytes = b""  # the lines that they get
+    is_numbered: bool = False
+
+
+# A plain request that has been sent, and awaits its answer: its head and when it came; on what it has
+# been sent, and for which cluster; what has been sent, and the number of its id.
+_Express = tuple[Head, float, BackendConnection, Cluster, bytes, int]
+
+
+NO_WAY = _Way(b"", None)
 
 
 class HttpConnection(RelayingConnection):
@@ -83,7 +90,7 @@ class HttpConnection(RelayingConnection):
         "_own_pool",
         "_rest",
         "_served_requests",
-        "_usual",
+        "_way",
         "client_has_ended",
         "gateway",
     )
@@ -96,7 +103,7 @@ class HttpConnection(RelayingConnection):
         self._served_requests = 0
         self._exchange: Exchange | None = None
         self._express: _Express | None = None
-        self._usual: tuple[bytes, Cluster | None] = (b"", None)  # the last host, and where it goes
+        self._way = NO_WAY  # for the last host
         self._input = b""  # what has come of requests that are not under way
         self._rest = NOTHING  # what the client has not taken yet
         self._forwarder: Forwarder | None = None
@@ -170,7 +177,7 @@ class HttpConnection(RelayingConnection):
             length = head.length
             candidates: Iterator[Server] | None = None
             if head.is_plain and length == end:
-                is_sent, candidates = self._send_at_once(head, now)
+                is_sent, candidates = self._send_at_once(head, end, now)
                 if is_sent:
                     return
             if names := fields_to_remove(head):
@@ -197,37 +204,29 @@ class HttpConnection(RelayingConnection):
 
     # Plain ones.
 
-    def _send_at_once(self, head: Head, now: float) -> tuple[bool, Iterator[Server] | None]:
+    def _send_at_once(self, head: Head, end: int, now: float) -> tuple[bool, Iterator[Server] | None]:
         """Send a plain request on a kept connection: whether that could be, and if not, the servers to
         try, when the cluster has been asked for them.
         """
-        authority, cluster = self._usual
-        asked = head.value(HOST) or b""
-        if asked != authority:
-            authority, cluster = self._usual = asked, self._usual_cluster(asked)
-        if (
-            cluster is None
-            or head.method != b"GET"
-            or head.content_length > 0
-            or self._tls.pending()  # the next one has come already: no event will tell
-        ):
+        shared = self._shared
+        number = next(shared.request_numbers)
+        host, cluster, without, added, is_numbered = self._way
+        out = head.forward_plain(end, host, without, added, number if is_numbered else -1)
+        if out is None:
+            host, cluster, without, added, is_numbered = self._find_way(head)
+            out = head.forward_plain(end, host, without, added, number if is_numbered else -1)
+        if cluster is None or out is None or self._tls.pending():  # pending: no event will tell of that
             return False, None
         candidates = cluster.candidates(now)
         server = next(candidates, None)
         if server is None:
             return False, candidates
-        shared = self._shared
         backend = shared.pool.take(server)
         if backend is None:
             return False, chain((server,), candidates)
-        number = next(shared.request_numbers)
-        if self._forwarder is None:
-            self._forwarder = self._make_forwarder()
-        out = self._forwarder.plain_head(head, authority, shared.request_prefix, number)
         backend.uses += 1
         server.begin()
-        self._express = _Express(head, now, backend, cluster, out, number)
-        self._input = b""
+        self._express = (head, now, backend, cluster, out, number)
         self._served_requests += 1
         self.phase = Phase.EXCHANGE
         try:
@@ -253,7 +252,8 @@ class HttpConnection(RelayingConnection):
     def _pass_plain_answer(self) -> None:
         express = self._express
         assert express is not None  # noqa: S101 - it has been sent
-        shared, gateway, backend = self._shared, self.gateway, express.backend
+        head, began, backend, cluster, _, number = express
+        shared, gateway = self._shared, self.gateway
         try:
             count = backend.sock.recv_into(shared.behind_headroom)
         except BlockingIOError:
@@ -264,36 +264,31 @@ class HttpConnection(RelayingConnection):
         if not count:
             self._leave_express().backend_lost(None)
             return
-        buffer, end = shared.buffer, HEADROOM + count
-        try:
-            head = gateway.responses.response(buffer, HEADROOM, end)
-        except MalformedError:
-            head = None  # who takes over finds out the same
-        if (
-            head is None
-            or not head.is_plain
-            or head.content_length != count - head.length
-            or shared.draining
-        ):
+        buffer, end, begin = shared.buffer, HEADROOM + count, -1
+        closes = head.closes
+        if not shared.draining:
+            added = gateway.added_at_end if closes else gateway.added
+            begin, status = gateway.responses.pass_plain_answer(
+                buffer, HEADROOM, end, gateway.hidden, added
+            )
+        if begin < 0:
             self._leave_express().take_answer(buffer, HEADROOM, end)
             return
-        closes = express.head.closes
-        added = gateway.added_at_end if closes else gateway.added
-        begin = head.forward_before(buffer, HEADROOM + head.length, gateway.hidden, added)
         taken = self._tls.write_all(buffer, begin, end)
         now = clock.monotonic()
-        backend.server.succeeded()
+        server = backend.server
+        server.succeeded()
         if taken < end - begin:
-            self._leave_express().was_answered(head.status, now, closes=closes)
+            self._leave_express().was_answered(status, now, closes=closes)
             self.keep_rest(bytes(buffer[begin + taken : end]))
             return
-        backend.server.end()
-        shared.pool.give(backend, express.cluster.settings.idle_connections, now)
+        server.end()
+        shared.pool.give(backend, cluster.settings.idle_connections, now)
         self._express = None
         shared.row[_REQUESTS] += 1
-        self._frontend.tally[RESPONSES[head.status // 100]] += 1
+        self._frontend.tally[RESPONSES[status // 100]] += 1
         if shared.access_log is not None:
-            self._report_plain(express, head.status, now)
+            self._report_plain(head, began, backend, number, status, now)
         if closes:
             self._end(linger=False)
             return
@@ -304,11 +299,25 @@ class HttpConnection(RelayingConnection):
         """Go on with an Exchange."""
         express, self._express = self._express, None
         assert express is not None  # noqa: S101 - there is something under way
-        exchange = Exchange(self, read_request(express.head), express.began)
-        request_id = self._shared.request_id(express.number)
-        exchange.take_over(express.backend, express.cluster, express.out, request_id)
+        head, began, backend, cluster, out, number = express
+        exchange = Exchange(self, read_request(head), began)
+        exchange.take_over(backend, cluster, out, self._shared.request_id(number))
         self._exchange = exchange
         return exchange
+
+    def _find_way(self, head: Head) -> _Way:
+        """The way of this one's host; the one that we have, when that is its host already."""
+        host = head.value(HOST) or b""
+        if host != self._way.host:
+            cluster = self._usual_cluster(host)
+            if cluster is None:
+                self._way = _Way(host, None)
+            else:
+                if self._forwarder is None:
+                    self._forwarder = self._make_forwarder()
+                way = self._forwarder.plain_way(host, self._shared.request_prefix)
+                self._way = _Way(host, cluster, *way)
+        return self._way
 
     def _usual_cluster(self, authority: bytes) -> Cluster | None:
         """Where plain requests for this host go, when nothing is to be decided for each of them."""
@@ -651,15 +660,23 @@ class HttpConnection(RelayingConnection):
             exchange.describe(record)
             shared.access_log.write(record)
 
-    def _report_plain(self, express: _Express, status: int, now: float) -> None:
+    def _report_plain(  # noqa: PLR0913, PLR0917 - what an _Express has
+        self,
+        head: Head,
+        began: float,
+        backend: BackendConnection,
+        number: int,
+        status: int,
+        now: float,
+    ) -> None:
         """As _report(), for what needed no Exchange."""
         received, sent = self._count_bytes()
-        record = self._exchange_record(express.began, received, sent)
-        record.status, record.backend = status, str(express.backend.server)
-        record.request_id = self._shared.request_id(express.number).decode()
-        record.first_byte_seconds = now - express.began
-        describe_request(record, express.head, self.gateway)
-        record.host = read_authority(express.head.value(HOST) or b"")
+        record = self._exchange_record(began, received, sent)
+        record.status, record.backend = status, str(backend.server)
+        record.request_id = self._shared.request_id(number).decode()
+        record.first_byte_seconds = now - began
+        describe_request(record, head, self.gateway)
+        record.host = read_authority(head.value(HOST) or b"")
         assert self._shared.access_log is not None  # noqa: S101 - the caller has looked
         self._shared.access_log.write(record)
 

@@ -646,6 +646,91 @@ def test_a_plain_answer_has_a_body_and_stays_on_its_connection(*, head: bytes, i
     assert read_answer(head + b"\r\n", PLAIN).is_plain == is_plain
 
 
+PLAIN_GET = b"GET /a HTTP/1.1\r\nHost: a\r\nTE2: x\r\n\r\n"
+
+
+def forwarded(head: bytes, host: bytes = b"a", number: int = -1, *, end: int | None = None) -> object:
+    found = read(head, PLAIN)
+    return found.forward_plain(len(head) if end is None else end, host, 1 << 2, b"Z: 3\r\nN: ", number)
+
+
+def test_a_plain_get_is_forwarded_with_a_number() -> None:
+    kept = b"GET /a HTTP/1.1\r\nHost: a\r\nTE2: x\r\nZ: 3\r\nN: "
+    with_connection = PLAIN_GET[:-2] + b"Connection: keep-alive\r\n\r\n"
+
+    assert forwarded(with_connection, number=0x1F) == kept + b"000000000000001f\r\n\r\n"
+    assert forwarded(PLAIN_GET, number=2**63 - 1) == kept + b"7fffffffffffffff\r\n\r\n"
+    assert forwarded(PLAIN_GET) == kept + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PLAIN_GET.replace(b"GET", b"HEAD"),
+        PLAIN_GET.replace(b"TE2: x", b"Content-Length: 1"),
+        PLAIN_GET.replace(b"TE2: x", b"TE: x"),
+        PLAIN_GET.replace(b"Host: a", b"Host: b"),
+        PLAIN_GET.replace(b"Host: a", b"Host: aa"),
+        PLAIN_GET.replace(b"Host: a", b"Host:"),
+        PLAIN_GET.replace(b"Host: a", b"Host: a\r\nHost: a"),
+        PLAIN_GET.replace(b"Host: a", b"Ghost: a"),
+        PLAIN_GET.replace(b"1.1", b"1.0"),
+    ],
+)
+def test_no_other_request_is_forwarded_as_plain(other: bytes) -> None:
+    assert forwarded(PLAIN_GET) is not None
+    assert forwarded(other) is None
+
+
+def test_a_request_with_more_behind_it_is_not_forwarded_as_plain() -> None:
+    assert forwarded(PLAIN_GET, end=len(PLAIN_GET) + 1) is None
+
+
+ANSWER = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nTE: x\r\n\r\nab"
+
+
+def test_a_plain_answer_is_rewritten_where_it_is() -> None:
+    room = bytearray(b"-" * 20 + ANSWER + b"rest")
+    end = 20 + len(ANSWER)
+    begin, status = PLAIN.pass_plain_answer(room, 20, end, 1 << 3, b"Z: 3\r\n")
+    # The one field that is rare here is the one that goes: so it is not plain.
+    assert (begin, status) == (-1, 0)
+    plain = ANSWER.replace(b"TE: x\r\n", b"Connection: keep-alive\r\n")
+    room = bytearray(b"-" * 20 + plain + b"rest")
+    end = 20 + len(plain)
+    begin, status = PLAIN.pass_plain_answer(room, 20, end, 1 << 2, b"Z: 3\r\n")
+
+    assert status == 404
+    assert room[begin:] == plain.replace(b"Connection: keep-alive", b"Z: 3") + b"rest"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ANSWER[:-1],
+        ANSWER[:-10],
+        ANSWER + b"c",
+        ANSWER.replace(b"TE: x\r\n", b"Connection: close\r\n"),
+        ANSWER.replace(b"TE: x\r\n", b"no field\r\n"),
+        ANSWER.replace(b"Content-Length", b"Content-Size"),
+        ANSWER,
+    ],
+)
+def test_any_other_answer_is_left_as_it_was(other: bytes) -> None:
+    room = bytearray(b"-" * 20 + other)
+
+    assert PLAIN.pass_plain_answer(room, 20, len(room), 0, b"") == (-1, 0)
+    assert room == b"-" * 20 + other
+
+
+def test_an_answer_that_grows_more_than_there_is_room_is_left_as_it_was() -> None:
+    plain = ANSWER.replace(b"TE: x\r\n", b"")
+    room = bytearray(plain)
+
+    assert PLAIN.pass_plain_answer(room, 0, len(room), 0, b"Z: 3\r\n")[0] == -1
+    assert room == plain
+
+
 def test_a_head_is_forwarded_with_less_and_with_more() -> None:
     head = read(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nTE: x\r\nY: 2\r\n\r\n", PLAIN)
     less = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nY: 2\r\nZ: 3\r\n\r\n"
