@@ -11,6 +11,7 @@ class Outcome(IntEnum):
     SINK_FULL = -4  # not all could be passed on; what is left is in the Scratch
     TRUNCATED = -6  # the client's socket has ended, without the close_notify that says "that was all"
     MORE = -5  # passed on; call again without waiting for an event
+    HELLO = -7  # the ClientHello has come, and stops_at_hello was asked for
 
 
 class Miss(IntEnum):

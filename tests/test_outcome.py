@@ -18,7 +18,7 @@ def test_no_outcome_is_taken_for_a_count(outcome: Outcome) -> None:
 
 
 def test_outcomes_are_told_apart() -> None:
-    assert len({int(outcome) for outcome in Outcome}) == len(Outcome.__members__) == 7
+    assert len({int(outcome) for outcome in Outcome}) == len(Outcome.__members__) == 8
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

@@ -6,6 +6,7 @@ from typing_extensions import Buffer
 from termproxy.tls.client_hello import RawOffer
 
 def openssl_version() -> str: ...
+def nanoseconds_in_handshakes() -> int: ...
 def check_authorities(pem: bytes) -> None: ...
 def check_crls(pem: bytes) -> None: ...
 def known_ciphers() -> dict[int, str]: ...
@@ -72,6 +73,8 @@ class Connection:
     context: Context
     note: Any
     offer: RawOffer | None
+    stops_at_hello: bool
+    offers_session: bool
     miss: int
     from_cache: bool
     handshake_nanoseconds: int

@@ -159,12 +159,14 @@ cdef extern from "openssl/ssl.h":
         SSL_MODE_RELEASE_BUFFERS
         SSL_ERROR_WANT_READ
         SSL_ERROR_WANT_WRITE
+        SSL_ERROR_WANT_CLIENT_HELLO_CB
         SSL_ERROR_ZERO_RETURN
         SSL_ERROR_SSL
         SSL_ERROR_SYSCALL
         SSL_SESS_CACHE_OFF
         SSL_CLIENT_HELLO_SUCCESS
         SSL_CLIENT_HELLO_ERROR
+        SSL_CLIENT_HELLO_RETRY
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_NOACK
         SSL_TLSEXT_ERR_ALERT_FATAL
@@ -232,6 +234,7 @@ cdef extern from "openssl/ssl.h":
                               const unsigned char*, unsigned int)
     void SSL_CTX_set_client_hello_cb(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept, void*)
     unsigned int SSL_client_hello_get0_legacy_version(SSL*)
+    size_t SSL_client_hello_get0_session_id(SSL*, const unsigned char**)
     size_t SSL_client_hello_get0_ciphers(SSL*, const unsigned char**)
     long SSL_get0_raw_cipherlist(SSL*, unsigned char**)
     int SSL_client_hello_get0_ext(SSL*, unsigned int, const unsigned char**, size_t*)
@@ -319,6 +322,7 @@ cdef enum:
     _SINK_FULL = -4
     _MORE = -5
     _TRUNCATED = -6
+    _HELLO = -7
     # Never a result: tells Cython to look whether an exception is set.
     _RAISED = -100
 
@@ -356,6 +360,8 @@ cdef enum:
     SUPPORTED_GROUPS = 10
     SIGNATURE_ALGORITHMS = 13
     ALPN = 16
+    SESSION_TICKET = 35
+    PRE_SHARED_KEY = 41
     SUPPORTED_VERSIONS = 43
 
 
@@ -513,6 +519,10 @@ cdef int _on_client_hello(SSL* ssl, int* alert, void* arg) noexcept:
     cdef Connection connection = <Connection>pointer
     if connection.client_hello_seen:
         return SSL_CLIENT_HELLO_SUCCESS  # again, after a HelloRetryRequest: all has been decided
+    if connection.stops_at_hello:
+        connection.stops_at_hello = False
+        connection.offers_session = connection._has_session_to_offer()
+        return SSL_CLIENT_HELLO_RETRY
     connection.client_hello_seen = True
     cdef int refused = connection._ask_for_context()
     if refused == NO_ALERT:
@@ -1537,6 +1547,14 @@ cdef int _check_most(long long most) except _RAISED:
 
 # ----------------------------------------------------------------------------------- connection
 
+cdef long long _in_handshakes = 0
+
+
+def nanoseconds_in_handshakes() -> int:
+    """What all of this process's handshake() calls have taken, so far."""
+    return _in_handshakes
+
+
 cdef class Connection:
     """The server's end of one TLS connection on the non-blocking socket `fd`, which stays the caller's.
 
@@ -1562,6 +1580,11 @@ cdef class Connection:
     """Spent in OpenSSL's handshake so far."""
     cdef readonly long long ticket_age
     """Seconds since the session that the client showed was made; −1: it showed none that could be read."""
+    cdef public bint stops_at_hello
+    """Whether handshake() returns HELLO, once, when a whole ClientHello has come: before any crypto, and
+    before on_client_hello.  The next handshake() goes on.  Only with on_client_hello."""
+    cdef readonly bint offers_session
+    """After HELLO: whether the client shows a session to resume, of whatever worth."""
     cdef readonly tuple offer
     """What the client offers, as client_hello.RawOffer; None before its ClientHello and once the handshake
     is done.  Only with on_client_hello."""
@@ -1596,13 +1619,16 @@ cdef class Connection:
     # The operations.
 
     def handshake(self) -> int:
-        """Take the handshake as far as it goes: DONE, WANT_READ or WANT_WRITE."""
+        """Take the handshake as far as it goes: DONE, WANT_READ, WANT_WRITE or HELLO."""
+        global _in_handshakes
         cdef int result
-        cdef long long begun
+        cdef long long begun, spent
         self._check_usable()
         begun = _monotonic()
         result = SSL_do_handshake(self.ssl)
-        self.handshake_nanoseconds += _monotonic() - begun
+        spent = _monotonic() - begun
+        self.handshake_nanoseconds += spent
+        _in_handshakes += spent
         if result == 1:
             ERR_clear_error()  # OpenSSL may leave harmless entries of its search for algorithms
             self.offer = None  # it only explains failures
@@ -1922,6 +1948,8 @@ cdef class Connection:
             return _WANT_READ
         if error == SSL_ERROR_WANT_WRITE:
             return _WANT_WRITE
+        if error == SSL_ERROR_WANT_CLIENT_HELLO_CB:
+            return _HELLO
         if error == SSL_ERROR_ZERO_RETURN:
             ERR_clear_error()
             return _CLOSED
@@ -1980,6 +2008,19 @@ cdef class Connection:
             return SSL_AD_INTERNAL_ERROR
         finally:
             self.in_client_hello = False
+
+    cdef bint _has_session_to_offer(self) noexcept:
+        """A PSK (RFC 8446 §4.2.11), a ticket (RFC 5077 §3.2), or, of a client without TLS 1.3, a session
+        id: the others' ids mean nothing (RFC 8446 §4.1.2)."""
+        cdef const unsigned char* body
+        cdef size_t length
+        if SSL_client_hello_get0_ext(self.ssl, PRE_SHARED_KEY, &body, &length) == 1:
+            return True
+        if SSL_client_hello_get0_ext(self.ssl, SESSION_TICKET, &body, &length) == 1 and length > 0:
+            return True
+        if SSL_client_hello_get0_ext(self.ssl, SUPPORTED_VERSIONS, &body, &length) == 1:
+            return False
+        return SSL_client_hello_get0_session_id(self.ssl, &body) > 0
 
     cdef tuple _take_offer(self):
         cdef const unsigned char* ciphers
