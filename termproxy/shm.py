@@ -34,6 +34,15 @@ class SharedWords:
             raise
         self.words = memoryview(self._map).cast("q")
 
+    def clear(self, start: int, count: int) -> None:
+        """Make these words zero; those that never were anything else take no memory (MADV_REMOVE).
+
+        ValueError when they do not begin with a page.
+        """
+        if start * 8 % mmap.PAGESIZE:
+            raise ValueError(f"word {start} does not begin a page")
+        self._map.madvise(mmap.MADV_REMOVE, start * 8, count * 8)
+
     def close(self) -> None:
         self.words.release()
         self._map.close()

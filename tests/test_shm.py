@@ -65,3 +65,19 @@ def test_after_close_nothing_is_left() -> None:
         os.fstat(memory.fd)
     with pytest.raises(ValueError, match="released"):
         memory.words[0]
+
+
+def test_words_that_are_cleared_are_zero() -> None:
+    page = mmap.PAGESIZE // 8
+    memory = SharedWords("test", 4 * page)
+    memory.words[:] = memoryview(bytes([1]) * 4 * mmap.PAGESIZE).cast("q")
+    memory.clear(page, 2 * page)
+
+    assert not any(memory.words[page : 3 * page])
+    assert all(memory.words[:page])
+    assert all(memory.words[3 * page :])
+    memory.words[page] = 1
+    assert memory.words[page] == 1
+    with pytest.raises(ValueError, match="word 1 does not begin a page"):
+        memory.clear(1, page)
+    memory.close()

@@ -489,6 +489,22 @@ class Limits:
         whole(1, 1_000_000),
         10_000,
     )
+    connections_per_client: int = setting(
+        "Open at once for one address (IPv6: /64) in all workers; 0: no limit.", whole(0, 1_000_000), 0
+    )
+    handshakes_per_second: int = setting(
+        "Full TLS handshakes in all workers, or three times as many resumed ones; 0: no limit.",
+        whole(0, 1_000_000),
+        0,
+    )
+    handshakes_per_client: int = setting(
+        "The same for one address (IPv6: /64); 0: no limit.", whole(0, 1000), 0
+    )
+    handshake_queue: float = setting(
+        "How long a handshake may wait to begin while there is too much to do; then it is dropped.",
+        seconds(0.05, 60.0),
+        1.0,
+    )
     request_head: int = setting(
         'Mode "http": of a request\'s line and fields.', whole(1024, 131_072, "bytes"), 32_768
     )

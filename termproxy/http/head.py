@@ -143,6 +143,7 @@ _STATUS = {
     "unsupported_version": 505,
     "unknown_expectation": 417,
     "refused_method": 405,
+    "too_many_connections": 429,
 }
 
 

@@ -27,6 +27,7 @@ from termproxy.master import landlock
 from termproxy.master import supervisor as decide
 from termproxy.master.backend_keeper import BackendKeeper
 from termproxy.master.child import Child
+from termproxy.master.client_keeper import ClientKeeper
 from termproxy.master.control import ControlSocket, Request
 from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, build, check
@@ -53,7 +54,7 @@ log = logging.getLogger("master")
 
 TICK = 0.25  # seconds
 
-# Descriptors of a worker besides two for each connection: listeners, loop, logs, shared memory.
+# Descriptors of a worker besides two for each connection, and its listeners: loop, logs, a reserve.
 DESCRIPTORS_BESIDES = 64
 
 _SIGNALS: dict[type, signal.Signals] = {
@@ -113,6 +114,7 @@ class Arbiter:
         self.tickets = TicketKeeper(self.stores.tickets, lambda: int(clock.utc_now().timestamp()))
         self.stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
         self.backends = BackendKeeper(self._fork_helper)
+        self._clients = ClientKeeper()
         self.supervisor = decide.Supervisor()
         self.generations: dict[int, Generation] = {}
         self.children: dict[int, Child] = {}
@@ -260,6 +262,7 @@ class Arbiter:
             access_log=generation.access_log,
             board=board,
             boards_before=boards_before,
+            clients=self._clients.clients_of(generation.number, slot),
         )
 
     def _leave_master(self) -> None:
@@ -286,19 +289,22 @@ class Arbiter:
     def _begin(self, generation: Generation) -> None:
         """Bring a generation's workers up.  StartError when an address cannot be had."""
         config = generation.config
-        _raise_descriptor_limit(config.limits.connections)
         workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
         addresses = [address for _, address in generation.addresses()]
+        _raise_descriptor_limit(config.limits.connections, len(addresses) * workers)
         self._slots_before[generation.number] = self._listeners.slots()
         try:
+            self._clients.begin(generation.number, config.limits, workers)
             self.backends.begin(generation.number, config, workers)
         except OSError as error:
+            self._clients.end(generation.number)
             generation.close()
             raise StartError(f"shared memory: {error.strerror}") from None
         try:
             added = self._listeners.bind(addresses, workers)
         except StartError:
             self.backends.end(generation.number)
+            self._clients.end(generation.number)
             generation.close()
             raise
         self._added_addresses[generation.number] = added
@@ -481,6 +487,7 @@ class Arbiter:
             self.scoreboard.return_row(child.row)
             worker = self.supervisor.workers[pid]
             self.backends.worker_has_gone(worker.generation, worker.slot)
+            self._clients.worker_has_gone(worker.generation, worker.slot)
             reason = _how(status, child.bury())
             expected = worker.phase is not decide.Phase.READY and status == 0
             log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
@@ -492,6 +499,7 @@ class Arbiter:
         alive |= {self.supervisor.in_force or 0, self.supervisor.candidate or 0}
         for number in [n for n in self.generations if n not in alive]:
             self.generations.pop(number).close()
+            self._clients.end(number)
             self.backends.end(number)
 
     def _clean_up(self) -> None:
@@ -545,10 +553,10 @@ def _send(pid: int, signum: signal.Signals) -> None:
         pass
 
 
-def _raise_descriptor_limit(connections: int) -> None:
+def _raise_descriptor_limit(connections: int, listeners: int) -> None:
     """Every connection takes two descriptors; the soft limit is mostly made for something else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + DESCRIPTORS_BESIDES
+    wanted = 2 * connections + listeners + DESCRIPTORS_BESIDES
     if hard != resource.RLIM_INFINITY and hard < wanted:
         log.warning(
             "limits.connections = %d needs %d descriptors a worker, the limit is %d: raise it, as with "

@@ -40,6 +40,14 @@ FAILURES = (
     "bad_proxy_header",
 )
 
+# Limits that refuse a client before any crypto, or (the first, in mode "http") with a 429.
+DROPS = (
+    "connections_per_client",
+    "handshakes_per_client",
+    "handshakes_per_second",
+    "handshake_queue",
+)
+
 # How a handshake that was finished went.
 HANDSHAKES = ("full", "ticket", "session_id")
 
@@ -65,6 +73,8 @@ def _numbered() -> Iterator[tuple[str, dict[str, int]]]:
         "ticket_age_seconds": _buckets(TICKET_AGE_BOUNDS),
         # Mode "http": answers by the class of their status.
         "responses": ("1xx", "2xx", "3xx", "4xx", "5xx"),
+        # Clients that a limit has turned away, by its name.
+        "dropped": DROPS,
     }
     index = 0
     for family, labels in families.items():
@@ -79,6 +89,8 @@ def _buckets(bounds: Sequence[float]) -> tuple[str, ...]:
 FAMILIES: Mapping[str, Mapping[str, int]] = dict(_numbered())
 
 FAILED = FAMILIES["handshakes_failed"]
+
+DROPPED = FAMILIES["dropped"]
 
 RESPONSES = (0, *FAMILIES["responses"].values())
 """By the first digit of the status."""

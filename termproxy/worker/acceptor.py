@@ -11,14 +11,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from termproxy import clock
+from termproxy.address import is_in
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
 from termproxy.worker.frontend import Frontend
+from termproxy.worker.gate import Seat, reset_on_close
 from termproxy.worker.http_connection import HttpConnection
 from termproxy.worker.redirection import RedirectedConnection, Redirection
 from termproxy.worker.relaying import RelayingConnection
@@ -31,6 +34,9 @@ BATCH = 16
 
 # A slot is silent when its listeners have not been watched for this long: four ticks missed.
 SILENT_AFTER = 1.0  # seconds
+
+# Left for what a worker opens besides connections of clients and to backends.
+DESCRIPTORS_SPARE = 16
 
 # With no descriptor or memory left, accepting again at once would spin: the client stays in the queue.
 PAUSE = 0.1  # seconds
@@ -91,7 +97,15 @@ class Listener:
         self._sock.close()
 
     def _on_clients(self) -> None:
+        handshakes = self._acceptor.shared.handshakes
+        if not handshakes.is_awaited:
+            self._accept_some()
+            return
+        begun = clock.monotonic()
         self._accept_some()
+        ended = clock.monotonic()
+        if rest := handshakes.charge_accepting(ended - begun, ended):
+            self._acceptor.pause(rest, ended)
 
     def _accept_some(self) -> bool:
         """Accept a batch; whether more may be waiting, and may be taken."""
@@ -106,22 +120,47 @@ class Listener:
             except OSError as error:
                 if error.errno in _CLIENT_GONE:
                     continue
-                self._acceptor.pause(error)
+                self._acceptor.lacks(error)
                 return False
             self._take(fd, peer)
         return True
 
     def _take(self, fd: int, peer: Any) -> None:
+        shared = self._acceptor.shared
+        seat: Seat | None = None
         try:
+            if shared.gate.is_on and peer and not self._is_balancer(peer):
+                entered = self._ask_gate(peer[0])
+                if isinstance(entered, str):
+                    shared.count_drop(self._frontend.tally, entered, peer[0])
+                    reset_on_close(fd)
+                    os.close(fd)
+                    return
+                seat = entered
             os.set_blocking(fd, False)
-            connection = self._kind(self._acceptor.shared, self._frontend, fd, peer)
+            connection = self._kind(shared, self._frontend, fd, peer)
             connection.own_port = self._port
+            connection.seat = seat
         except Exception:
             # Nothing of this client may stop the next one.
             log.exception("a connection could not begin; please report this")
             os.close(fd)
+            if seat is not None:
+                shared.gate.leave(seat)
             return
         connection.start()
+
+    def _ask_gate(self, host: str) -> Seat | str | None:
+        shared, now = self._acceptor.shared, clock.monotonic()
+        may_tell = self._kind is HttpConnection and not shared.handshakes.is_busy(now)
+        return shared.gate.enter(host, now, may_tell=may_tell)
+
+    def _is_balancer(self, peer: Any) -> bool:
+        """Whether it will say first whom it speaks for."""
+        frontend = self._frontend
+        if isinstance(frontend, Redirection) or not frontend.proxies:
+            return False
+        return is_in(peer[0], frontend.proxies)
 
 
 def _kind_of(frontend: Frontend | Redirection) -> Callable[..., Connection]:
@@ -134,11 +173,13 @@ def _kind_of(frontend: Frontend | Redirection) -> Callable[..., Connection]:
 class Acceptor:
     """All listeners of a worker: which are watched, and when none is."""
 
-    def __init__(self, shared: Shared, slot: int, beats: memoryview, connections_max: int) -> None:
+    def __init__(self, shared: Shared, slot: int, beats: memoryview, descriptors: int) -> None:
+        """`descriptors` are the worker's own, open before any client came."""
         self.shared = shared
         self._slot = slot
         self._beats = beats
-        self._connections_max = connections_max
+        self._descriptors = descriptors
+        self._room = self._count_room()
         self._listeners: list[Listener] = []
         self._full = False
         self._paused_until = 0.0
@@ -152,6 +193,7 @@ class Acceptor:
         """Say that our slot is watched, when it is, and look after those that are not."""
         if self._stopped:
             return
+        self._room = self._count_room()
         if not self._full and now >= self._paused_until:
             self._beats[self._slot] = int(now * NANOSECONDS)
         self._watch(now)
@@ -164,24 +206,43 @@ class Acceptor:
 
     def has_room(self) -> bool:
         """Whether one more connection may be accepted; with none, the watching ends."""
-        if len(self.shared.connections) < self._connections_max:
+        if len(self.shared.connections) < self._room:
             return True
         if not self._full:
             self._full = True
             now = clock.monotonic()
             if self.shared.warnings.admits("times that the limit of connections was reached", now):
-                log.warning("%d connections: the limit; new ones wait", self._connections_max)
+                log.warning("%d connections: %s; new ones wait", self._room, self._why_no_more())
             self._watch(now)
         return False
 
-    def pause(self, error: OSError) -> None:
+    def _count_room(self) -> int:
+        """How many connections there may be: `limits.connections`, if a backend's descriptor is left for
+        each of them, and what the worker needs for itself.
+        """
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if descriptors == resource.RLIM_INFINITY:
+            return self.shared.limits.connections
+        free = descriptors - self._descriptors - len(self.shared.pool) - DESCRIPTORS_SPARE
+        return max(min(self.shared.limits.connections, free // 2), 1)
+
+    def _why_no_more(self) -> str:
+        if self._room == self.shared.limits.connections:
+            return "the limit"
+        return "no descriptors for more (raise LimitNOFILE)"
+
+    def lacks(self, error: OSError) -> None:
         """Accepting failed for lack of something: leave the clients in their queue for a while."""
         now = clock.monotonic()
-        self._paused_until = now + PAUSE
         if self.shared.warnings.admits("times that clients could not be accepted", now):
             log.error("cannot accept clients: %s; they wait", os.strerror(error.errno or 0))
+        self.pause(PAUSE, now)
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Leave the clients in their queue for so long."""
+        self._paused_until = now + seconds
         self._watch(now)
-        self.shared.loop.timer(PAUSE).start(self._on_pause_over)
+        self.shared.loop.timer(seconds).start(self._on_pause_over)
 
     def _on_pause_over(self) -> None:
         self._paused_until = 0.0
@@ -199,5 +260,7 @@ class Acceptor:
             count = 1 + max(listener.slot for listener in self._listeners)
             beats = [beat / NANOSECONDS for beat in self._beats[:count]]
             slots = slots_to_watch(self._slot, beats, now)
+            # A slot is as good as another: who accepts for two may also do the handshakes of two.
+            self.shared.handshakes.take_share(len(slots) / count)
         for listener in self._listeners:
             listener.watch(listener.slot in slots)

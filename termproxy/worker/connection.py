@@ -2,7 +2,9 @@
 
     [PROXY_HEADER]
         ▼
-    HANDSHAKE ──▶ CONNECTING ──▶ RELAYING ─────────▶ CLOSED      relaying.py: mode "tcp"
+    HANDSHAKE ◀──▶ [WAITING]         for its turn, with the ClientHello read: handshake_queue.py
+        │
+        ├────────▶ CONNECTING ──▶ RELAYING ─────────▶ CLOSED      relaying.py: mode "tcp"
         │                            │                  ▲
         ├────────────────────────────┴─▶ LINGERING ─────┤
         └──▶ REQUEST ◀──▶ EXCHANGE ──────────┴──────────┘        exchange.py: mode "http"
@@ -35,6 +37,7 @@ from termproxy.tls._openssl import Connection
 from termproxy.tls.client_certificate import ClientCertificate, read_client_certificate
 from termproxy.tls.failures import Failure, explain_handshake, timed_out
 from termproxy.worker.frontend import Frontend, Served
+from termproxy.worker.gate import Seat, reset_on_close
 from termproxy.worker.shared import FailureLine, Shared
 
 log = logging.getLogger("worker")
@@ -53,12 +56,16 @@ PLAIN_HTTP_ANSWER = (
 class Phase(Enum):
     PROXY_HEADER = "proxy_header"
     HANDSHAKE = "handshake"
+    WAITING = "waiting"
     CONNECTING = "connecting"
     RELAYING = "relaying"
     REQUEST = "request"
     EXCHANGE = "exchange"
     LINGERING = "lingering"
     CLOSED = "closed"
+
+
+_BEFORE_TLS = (Phase.PROXY_HEADER, Phase.HANDSHAKE, Phase.WAITING)
 
 
 class ClientConnection:
@@ -79,6 +86,7 @@ class ClientConnection:
         "deadline",
         "own_port",
         "phase",
+        "seat",
     )
 
     def __init__(self, shared: Shared, frontend: Frontend, fd: int, peer: Any) -> None:
@@ -96,6 +104,7 @@ class ClientConnection:
         self._handshaken: float | None = None
         self.phase = Phase.HANDSHAKE
         self.own_port = 0  # that the client has connected to
+        self.seat: Seat | None = None  # None: it is not counted as a client's
         self.deadline = 0.0
         self.bucket = 0
 
@@ -116,7 +125,7 @@ class ClientConnection:
             self._readable.start(self._on_proxy_header)
             return
         self._readable.start(self._on_handshake)
-        self._on_handshake()
+        self._begin_or_ask(self._accepted)
 
     # Before it, a balancer that is trusted says whom the connection is from.
 
@@ -154,6 +163,8 @@ class ClientConnection:
             self._proxy_header = b""
             if header.source is not None:  # else the balancer speaks for itself
                 self._peer, self._destination = header.source, header.destination
+                if self._shared.gate.is_on and not self._takes_seat():
+                    return
             self.phase = Phase.HANDSHAKE
             self._readable.stop()
             self._readable.start(self._on_handshake)
@@ -164,7 +175,29 @@ class ClientConnection:
         self._report_failure(Failure(reason, detail, cure, Fault.CLIENT, None, None))
         self.close()
 
+    def _takes_seat(self) -> bool:
+        """Whether the client that the header has told of may have one more connection."""
+        shared, now = self._shared, clock.monotonic()
+        may_tell = self._frontend.gateway is not None and not shared.handshakes.is_busy(now)
+        seat = shared.gate.enter(self._peer[0], now, may_tell=may_tell)
+        if isinstance(seat, str):
+            self.turn_away(seat)
+            return False
+        self.seat = seat
+        return True
+
     def _on_handshake(self) -> None:
+        if self._tls.offer is None:
+            self._begin_or_ask(clock.monotonic())
+        else:
+            self._go_on_with_handshake()
+
+    def _begin_or_ask(self, now: float) -> None:
+        """Take the handshake's first step; or only read the ClientHello, when there is a lot to do."""
+        self._tls.stops_at_hello = self._shared.handshakes.holds_back(now)
+        self._go_on_with_handshake()
+
+    def _go_on_with_handshake(self) -> None:
         try:
             self._advance_handshake()
         except Exception as error:  # noqa: BLE001 - see _crashed
@@ -180,6 +213,53 @@ class ClientConnection:
             self._handshake_done()
         elif outcome == Outcome.WANT_WRITE:
             self._wait_to_write_handshake()
+        elif outcome == Outcome.HELLO:
+            self._ask_to_begin()
+
+    # The ClientHello has come, no crypto has been done: whether to begin, and when.
+
+    def _ask_to_begin(self) -> None:
+        shared, now, resumes = self._shared, clock.monotonic(), self._tls.offers_session
+        if not shared.gate.may_begin(self.seat, now, resumes=resumes):
+            self.turn_away("handshakes_per_client")
+            return
+        self.phase = Phase.WAITING
+        self._readable.stop()
+        shared.handshakes.join(self, now, resumes=resumes)
+
+    def begin_handshake(self, *, waited: bool) -> None:
+        """It is this client's turn; one that has left while it `waited` is not worth the crypto."""
+        try:
+            self.phase = Phase.HANDSHAKE
+            if waited and self._has_left():
+                detail = "the client left while its handshake waited to begin"
+                cure = "nothing, if it is rare; else the server has too much to do"
+                self._report_failure(
+                    Failure("client_closed", detail, cure, Fault.CLIENT, None, None, client_left=True)
+                )
+                self.close()
+                return
+            self._readable.start(self._on_handshake)
+            self._advance_handshake()
+        except Exception as error:  # noqa: BLE001 - see _crashed
+            self._crashed(error)
+
+    def _has_left(self) -> bool:
+        sock = socket.socket(fileno=self._fd)
+        try:
+            return not sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            sock.detach()
+
+    def turn_away(self, limit: str) -> None:
+        """A limit does not let this client in: it is cut off without a word, which costs least."""
+        self._shared.count_drop(self._frontend.tally, limit, self._peer[0])
+        reset_on_close(self._fd)
+        self.close()
 
     def _wait_to_write_handshake(self) -> None:
         """Our certificates do not fit into the socket's buffer."""
@@ -205,6 +285,9 @@ class ClientConnection:
             count_resumed(tally, seconds, cpu, tls.ticket_age, from_cache=tls.from_cache)
         else:
             count_full(tally, seconds, cpu, tls.miss)
+            if tls.offers_session:
+                self._shared.handshakes.was_full()
+                self._shared.gate.was_full(self.seat, now)
         choice = tls.note
         if choice is not None:
             self._served = choice.served
@@ -286,7 +369,7 @@ class ClientConnection:
         if self.phase is Phase.PROXY_HEADER:
             timeout = self._shared.timeouts.handshake
             self._proxy_header_failed("no_proxy_header", f"not whole within {timeout:g} s")
-        elif self.phase is Phase.HANDSHAKE:
+        elif self.phase in _BEFORE_TLS:
             timeout = self._shared.timeouts.handshake
             self._report_failure(timed_out(timeout, self._tls.offer))
             self.close()
@@ -306,7 +389,7 @@ class ClientConnection:
         """The worker stops and cannot wait longer."""
         try:
             detail = "the worker stopped before the client did"
-            if self.phase in (Phase.PROXY_HEADER, Phase.HANDSHAKE):
+            if self.phase in _BEFORE_TLS:
                 self._report_failure(
                     Failure("drain_timeout", detail, "raise timeouts.drain", Fault.NONE, None, None)
                 )
@@ -320,7 +403,7 @@ class ClientConnection:
         """A bug of ours ends this connection, and nothing else."""
         log.error("%r failed; please report this", self, exc_info=error)
         name = type(error).__name__
-        if self.phase in (Phase.PROXY_HEADER, Phase.HANDSHAKE):
+        if self.phase in _BEFORE_TLS:
             cure = "report this, with the traceback in the log"
             self._report_failure(Failure("internal_error", name, cure, Fault.PROXY, None, None))
         elif self.phase not in (Phase.LINGERING, Phase.CLOSED):
@@ -342,14 +425,18 @@ class ClientConnection:
         """Give everything back, once.  What is to be said to either side has been said before."""
         if self.phase is Phase.CLOSED:
             return
-        self.phase = Phase.CLOSED
         shared = self._shared
+        if self.phase is Phase.WAITING:
+            shared.handshakes.leave(self)
+        self.phase = Phase.CLOSED
         self._stop(self._readable)
         self._stop(self._writable)
         self._readable = self._writable = None
         self._tls.close()
         os.close(self._fd)
         self._give_back()
+        if self.seat is not None:
+            shared.gate.leave(self.seat)
         shared.deadlines.forget(self)
         shared.connections.discard(self)
         shared.row[_OPEN] -= 1

@@ -733,7 +733,8 @@ class Exchange:
     def refuse(self, error: RefusedRequestError) -> None:
         """Answer a request that goes no further.  Where the next one would begin is not looked for."""
         self.wants_body = True
-        self.answer_ourselves(error.status, error.reason, Fault.CLIENT)
+        extra = RETRY_AFTER if error.status == 429 else b""
+        self.answer_ourselves(error.status, error.reason, Fault.CLIENT, extra=extra)
 
     @property
     def _has_begun(self) -> bool:

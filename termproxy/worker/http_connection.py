@@ -166,6 +166,8 @@ class HttpConnection(RelayingConnection):
         now = clock.monotonic()
         gateway = self.gateway
         try:
+            if self.seat is not None and self.seat.is_over:
+                self._refuse_seat()
             head = gateway.requests.request(data, 0, end)
             if head is None:
                 self._input = bytes(data[:end])
@@ -201,6 +203,11 @@ class HttpConnection(RelayingConnection):
         self._served_requests += 1
         self.phase = Phase.EXCHANGE
         exchange.begin(now, candidates)
+
+    def _refuse_seat(self) -> None:
+        """The client has too many connections, and few enough to be told so."""
+        self._shared.count_drop(self._frontend.tally, "connections_per_client", self._peer[0])
+        raise RefusedRequestError("too_many_connections")
 
     # Plain ones.
 

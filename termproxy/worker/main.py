@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from termproxy.tls.certificates import CertificateError
 from termproxy.tls.context import Stores
 from termproxy.worker.acceptor import Acceptor
 from termproxy.worker.assembly import Assembly
+from termproxy.worker.client_table import Clients
 from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
 from termproxy.worker.messages import MessageReader, message
@@ -67,6 +69,7 @@ class Assignment:
     access_log: AccessLog | None
     board: Board | None = None  # of the backends; None: each worker for itself
     boards_before: Sequence[Board] = ()  # of generations whose workers are still at work
+    clients: Clients | None = None  # None: they are not counted
 
 
 class Worker:
@@ -87,13 +90,15 @@ class Worker:
             timeouts=assignment.timeouts,
             row=assignment.row.words,
             access_log=assignment.access_log,
+            limits=assignment.limits,
+            clients=assignment.clients,
         )
-        self._acceptor = Acceptor(
-            self._shared, assignment.slot, assignment.slot_beats, assignment.limits.connections
-        )
+        self._acceptor = Acceptor(self._shared, assignment.slot, assignment.slot_beats, _descriptors())
         assignment.stores.tickets.count_into(assignment.row.keys)
         for index, assembly in enumerate(assignment.assemblies):
             assembly.frontend.tally = assignment.row.frontend(index)
+            if assembly.redirection is not None:
+                assembly.redirection.tally = assembly.frontend.tally
         for cluster in self._clusters:
             if assignment.board is not None:
                 cluster.attach(assignment.board, assignment.slot, assignment.boards_before)
@@ -224,6 +229,11 @@ class Worker:
         elif now >= self._drain_until:
             log.warning("%d connections outlived the drain", len(self._shared.connections))
             self._end_now()
+
+
+def _descriptors() -> int:
+    """How many this process has open."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would make one object for each
 
 
 def _together(line: FailureLine | None, count: int) -> ConnectionRecord:

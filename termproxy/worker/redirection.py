@@ -15,10 +15,12 @@ from termproxy.errors import Fault
 from termproxy.http._wire import HeadReader, MalformedError
 from termproxy.http.answers import answer, redirect
 from termproxy.http.head import RefusedRequestError, Request, read_request
+from termproxy.observability.metrics import FRONTEND_WORDS
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Ready
 from termproxy.worker.connection import LINGER, LINGER_READ, Phase, name_of, shut_down_writing
+from termproxy.worker.gate import Seat
 from termproxy.worker.shared import Shared
 
 log = logging.getLogger("worker")
@@ -32,6 +34,8 @@ class Redirection:
         self.requests = requests
         self.head_max = head_max  # bytes
         self.port = port
+        self.tally: memoryview = memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+        """The frontend's; a worker puts its row's words here."""
 
     @property
     def destination(self) -> str:
@@ -73,6 +77,7 @@ class RedirectedConnection:
         "deadline",
         "own_port",
         "phase",
+        "seat",
     )
 
     def __init__(self, shared: Shared, redirection: Redirection, fd: int, peer: Any) -> None:
@@ -85,6 +90,7 @@ class RedirectedConnection:
         self._begun = clock.monotonic()
         self.phase = Phase.REQUEST
         self.own_port = 0
+        self.seat: Seat | None = None
         self.deadline = 0.0
         self.bucket = 0
 
@@ -181,6 +187,8 @@ class RedirectedConnection:
         self._readable.stop()
         self._readable.close()
         os.close(self._fd)
+        if self.seat is not None:
+            shared.gate.leave(self.seat)
         shared.deadlines.forget(self)
         shared.connections.discard(self)
         shared.row[_OPEN] -= 1

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
+from termproxy import clock
 from termproxy.backends.pool import Pool
-from termproxy.config.schema import Timeouts
+from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.logs import Throttle
+from termproxy.observability.metrics import DROPPED
 from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Scratch
+from termproxy.worker.client_table import Clients
 from termproxy.worker.deadlines import DeadlineWheel
+from termproxy.worker.gate import Gate, Seat
+from termproxy.worker.handshake_queue import HandshakeQueue
+
+log = logging.getLogger("worker")
 
 WARNING_INTERVAL = 1.0  # seconds
 
@@ -45,6 +53,7 @@ class Connection(Protocol):
     deadline: float
     bucket: int
     own_port: int
+    seat: Seat | None
 
     def start(self) -> None: ...
     def on_deadline(self, now: float, /) -> None: ...
@@ -60,6 +69,8 @@ class Shared:
     timeouts: Timeouts
     row: memoryview  # this worker's row of the scoreboard
     access_log: AccessLog | None
+    limits: Limits = field(default_factory=Limits)
+    clients: Clients | None = None  # None: nobody is counted
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
     connections: set[Connection] = field(default_factory=set)
     warnings: Throttle[str] = field(default_factory=lambda: Throttle(WARNING_INTERVAL))
@@ -72,12 +83,22 @@ class Shared:
     """For what is looked at while it passes; nothing stays in it from one event to the next."""
     draining: bool = False
     on_closed: Callable[[], None] = lambda: None  # a connection has made room
+    gate: Gate = field(init=False)
+    handshakes: HandshakeQueue = field(init=False)
     behind_headroom: memoryview = field(init=False)
     request_numbers: Iterator[int] = field(init=False, default_factory=count)
     request_prefix: bytes = field(init=False, default_factory=lambda: os.urandom(8).hex().encode())
 
     def __post_init__(self) -> None:
         self.behind_headroom = self.buffer[HEADROOM:]
+        self.gate = Gate(self.clients, self.limits)
+        self.handshakes = HandshakeQueue(self.loop, self.limits)
+
+    def count_drop(self, tally: memoryview, limit: str, client: str) -> None:
+        """A limit has turned a client away."""
+        tally[DROPPED[limit]] += 1
+        if self.warnings.admits(f"clients turned away by limits.{limit}", clock.monotonic()):
+            log.warning("%s turned away by limits.%s", client or "a client", limit)
 
     def next_request_id(self) -> bytes:
         """Another one than any other request's, on any machine: 32 hexadecimal digits."""

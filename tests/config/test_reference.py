@@ -112,6 +112,10 @@ drain = 30  # default
 
 [limits]
 connections = 10000  # default
+connections_per_client = 0  # default
+handshakes_per_second = 0  # default
+handshakes_per_client = 0  # default
+handshake_queue = 1  # default
 request_head = 32768  # default
 request_target = 8192  # default
 request_fields = 100  # default

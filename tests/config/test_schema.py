@@ -77,6 +77,8 @@ FIXED_NAMES = {
     "limits.connections",
     "limits.connections_per_client",
     "limits.handshakes_per_second",
+    "limits.handshakes_per_client",
+    "limits.handshake_queue",
     "limits.request_head",
     "limits.request_target",
     "limits.request_fields",
@@ -142,7 +144,7 @@ FIXED_DEFAULTS: dict[type, dict[str, Any]] = {
     Config: {"workers": None},
     Log: {"level": "info", "access": "-"},
     Timeouts: {"handshake": 10, "connect": 3, "request_head": 10, "idle": 60, "drain": 30},
-    Limits: {"connections": 10000},
+    Limits: {"connections": 10000, "connections_per_client": 0, "handshakes_per_second": 0},
     Tls: {"min_version": None, "client_auth": None, "unknown_name": "default"},
     Health: {"interval": 2, "rise": 2, "fall": 3},
 }

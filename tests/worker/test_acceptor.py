@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from termproxy import clock
+from termproxy.config.schema import Limits
 from termproxy.observability.scoreboard import NANOSECONDS, SLOTS, Column
 from termproxy.worker.acceptor import BATCH, PAUSE, SILENT_AFTER, Acceptor, slots_to_watch
 from tests.relay.ends import turns, until
@@ -79,8 +80,9 @@ class Door:
 
     def __init__(self, bench: Bench, connections_max: int = 10) -> None:
         self.bench = bench
+        bench.shared.limits = Limits(connections=connections_max)
         self.beats = memoryview(bytearray(SLOTS * 8)).cast("q")
-        self.acceptor = Acceptor(bench.shared, 0, self.beats, connections_max)
+        self.acceptor = Acceptor(bench.shared, 0, self.beats, descriptors=20)
         self.socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         for slot, sock in enumerate(self.socks):
             sock.setblocking(False)
@@ -146,7 +148,8 @@ def test_a_silent_slot_s_clients_are_taken_until_its_worker_is_back(door: Door) 
 def test_a_crowd_is_taken_in_batches(door: Door) -> None:
     door.arrive(count=1)
     until(lambda: door.open == 1, "the first")
-    door.acceptor._connections_max = 1000
+    door.bench.shared.limits = Limits(connections=1000)
+    door.acceptor.tick(NOW)
     door.arrive(count=BATCH + 4)
     door.acceptor._listeners[0]._on_clients()
     assert door.open == 1 + BATCH
@@ -208,9 +211,9 @@ def test_a_full_worker_s_clients_are_left_to_those_with_room(bench: Bench, doors
 
 def test_without_descriptors_clients_wait_a_moment(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     """Accepting again at once would spin."""
-    door.acceptor.pause(OSError(errno.EMFILE, "Too many open files"))
+    door.acceptor.lacks(OSError(errno.EMFILE, "Too many open files"))
     assert door.watched() == set()
-    door.acceptor.pause(OSError(errno.EMFILE, "Too many open files"))
+    door.acceptor.lacks(OSError(errno.EMFILE, "Too many open files"))
 
     assert caplog.text.count("cannot accept clients: Too many open files; they wait") == 1
 
@@ -219,7 +222,7 @@ def test_without_descriptors_clients_wait_a_moment(door: Door, caplog: pytest.Lo
 
 
 def test_the_timer_s_end_is_the_pause_s_end(door: Door) -> None:
-    door.acceptor.pause(OSError(errno.EMFILE, "Too many open files"))
+    door.acceptor.lacks(OSError(errno.EMFILE, "Too many open files"))
     door.acceptor._on_pause_over()
 
     assert 0 in door.watched()
@@ -257,7 +260,8 @@ def test_a_stop_takes_who_waits_already_and_lets_go(door: Door) -> None:
 
 def test_a_stop_takes_all_who_wait_already(door: Door) -> None:
     """They have connected: closing the last listener resets them."""
-    door.acceptor._connections_max = 1000
+    door.bench.shared.limits = Limits(connections=1000)
+    door.acceptor.tick(NOW)
     door.arrive(count=BATCH + 4)
     door.acceptor.stop()
 
@@ -265,7 +269,7 @@ def test_a_stop_takes_all_who_wait_already(door: Door) -> None:
 
 
 def test_a_pause_that_ends_after_the_stop_changes_nothing(door: Door) -> None:
-    door.acceptor.pause(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    door.acceptor.lacks(OSError(errno.ENOMEM, "Cannot allocate memory"))
     door.acceptor.stop()
     door.acceptor._on_pause_over()
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gevent
+import pytest
 
 from termproxy.config.schema import Timeouts
+from termproxy.observability.metrics import DROPPED, FRONTEND_WORDS
 from termproxy.tls._openssl import Scratch
 from termproxy.worker.shared import Shared
 
 
 def shared() -> Shared:
-    loop: Any = None
     return Shared(
-        loop=loop,
+        loop=gevent.get_hub().loop,
         scratch=Scratch(1 << 16),
         timeouts=Timeouts(),
         row=memoryview(bytearray(128)).cast("q"),
@@ -41,3 +42,16 @@ def test_a_line_about_one_server_comes_once_a_second() -> None:
     assert not throttle.admits("127.0.0.1:1", 10.9)
     assert list(throttle.over(11.0)) == [("127.0.0.1:1", 1)]
     assert throttle.admits("127.0.0.1:1", 11.0)
+
+
+def test_clients_that_a_limit_turns_away_are_counted_each_and_told_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tally = memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+    mine = shared()
+    for client in ("192.0.2.1", "192.0.2.2", ""):
+        mine.count_drop(tally, "handshake_queue", client)
+
+    assert tally[DROPPED["handshake_queue"]] == 3
+    assert sum(tally) == 3
+    assert caplog.messages == ["192.0.2.1 turned away by limits.handshake_queue"]
