@@ -7,10 +7,12 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import psutil
 import pytest
 
+from termproxy import clock
 from tests.conftest import Dial, Serve
 from tests.support.backends import Backend, Behaviour, FullBackend, echo, receive_exactly, reset
 from tests.support.clients import connect, exchange, leave, vanish
@@ -18,7 +20,7 @@ from tests.support.hello import client_hello
 from tests.support.ports import free_port
 from tests.support.processes import descriptors, may_look_inside_workers
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.skipif(
     not may_look_inside_workers(), reason="only root sees the descriptors of workers"
@@ -158,6 +160,41 @@ def test_a_worker_out_of_descriptors_serves_on_and_recovers(
         leave(client)
 
 
+def test_no_client_is_accepted_that_no_descriptor_is_left_for_at_the_backend(
+    serve: Serve, dial: Dial, trust: ssl.SSLContext
+) -> None:
+    """R8, small: who is accepted is served, existing connections go on, and recovery is quick."""
+    with Backend(echo) as backend, serve(backend.address) as server, dial(server) as client:
+        exchange(client)
+        [pid] = server.workers()
+        before = descriptors(pid)
+        psutil.Process(pid).rlimit(resource.RLIMIT_NOFILE, (128, 128))
+        wait_for_ticks(server, 2)  # at each it looks at its limits
+        served: list[ssl.SSLSocket] = []
+        waiting: list[socket.socket] = []
+        with ExitStack() as stack:
+            for _ in range(200):
+                sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+                waiting.append(stack.enter_context(sock))
+                sock.sendall(client_hello("site.test"))
+            server.wait_for_words("no descriptors for more (raise LimitNOFILE); new ones wait")
+            assert exchange(client) == b"ping"
+            wait_until_it_rests(pid)
+            assert len(descriptors(pid)) < 128
+            for sock in waiting:
+                vanish(sock)
+            began = clock.monotonic()
+            for _ in range(20):
+                served.append(stack.enter_context(connect(server.port, trust)))
+                assert exchange(served[-1]) == b"ping"
+            assert clock.monotonic() - began < 2
+        assert "no_descriptors" not in server.said()
+        assert "cannot accept" not in server.said()
+        assert server.said().count("new ones wait") < 20
+        leave(client)
+        wait_until(lambda: len(descriptors(pid)) < len(before), "the descriptors are back")
+
+
 def test_at_the_limit_of_connections_new_clients_wait_until_one_leaves(
     serve: Serve, dial: Dial, trust: ssl.SSLContext
 ) -> None:
@@ -191,6 +228,18 @@ def wait_until_back_at(server: Server, count: int) -> None:
         f"{count} descriptors are open as at the start",
     )
     assert len(os.listdir(f"/proc/{pid}/fd")) == count  # noqa: PTH208
+
+
+def wait_for_ticks(server: Server, count: int) -> None:
+    """Of the only worker."""
+    for _ in range(count):
+        age = heartbeat_age(server)
+        wait_until(lambda age=age: heartbeat_age(server) < age, "a tick", poll=0.001)  # type: ignore[misc]
+
+
+def heartbeat_age(server: Server) -> float:
+    age: float = server.status()["workers"][0]["heartbeat_age_seconds"]
+    return age
 
 
 def wait_until_it_rests(pid: int) -> None:
