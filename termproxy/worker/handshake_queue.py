@@ -26,8 +26,8 @@ ACCEPTING_DEBT = 0.02  # seconds
 # Turned away in one go, before others get their turn.
 BATCH = 16
 
-# A client that waits for longer may have left.
-LONG = 0.05  # seconds
+# A wait that some clients do not outlast.
+LONG = 0.1  # seconds
 
 REST_MIN = 0.001  # seconds: what libev's epoll can wait
 
@@ -40,13 +40,22 @@ class Waiting(Protocol):
 
 
 class _Line:
-    """Those that wait, with the time since when, the first one first."""
+    """Those that wait, with the time since when, in the order in which they came."""
 
     def __init__(self, *, resumes: bool) -> None:
         self.resumes = resumes
         self.since: OrderedDict[Waiting, float] = OrderedDict()
         self.was_held = False
-        """Whether it was the rate that did not let the first one begin, when that was last looked at."""
+        """Whether it was the rate that did not let one begin, when that was last looked at."""
+
+    def take_next(self, now: float) -> tuple[Waiting, float]:
+        """Who is to begin, and since when it has waited.
+
+        In turn; but when there are so many that the first one has waited for long, the last one goes
+        first: in turn each would begin when its client is about to give up, and none get an answer.
+        """
+        first = next(iter(self.since.values()))
+        return self.since.popitem(last=now - first > LONG)
 
 
 class HandshakeQueue:
@@ -176,7 +185,7 @@ class HandshakeQueue:
                 continue
             line.was_held = self._held(line, now) > 0.0
             if not line.was_held:
-                client, since = line.since.popitem(last=False)
+                client, since = line.take_next(now)
                 if self._budget is not None:
                     self._budget.take(resumes=line.resumes)
                 client.begin_handshake(waited=now - since > LONG)

@@ -107,6 +107,21 @@ def test_one_that_has_waited_for_long_is_told_so() -> None:
     waiting.queue.close()
 
 
+def test_when_the_first_has_waited_for_long_the_last_goes_first() -> None:
+    """In turn, each would begin when its client is about to give up."""
+    waiting = Waiting(handshake_queue=10)
+    waiting.use_up_credit()
+    for name in "ab":
+        waiting.join(name)
+    work(LONG + 0.01)
+    for name in "cd":
+        waiting.join(name)
+    until(lambda: len(waiting.events) == 4, "all")
+
+    assert waiting.events == ["d", "c", "b", "a"]
+    waiting.queue.close()
+
+
 def test_accepting_that_takes_too_much_of_the_others_time_is_to_rest(waiting: Waiting) -> None:
     waiting.use_up_credit(0.0)
     waiting.join("a")
