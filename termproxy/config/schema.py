@@ -503,7 +503,7 @@ class Limits:
     handshake_queue: float = setting(
         "How long a handshake may wait to begin while there is too much to do; then it is dropped.",
         seconds(0.05, 60.0),
-        1.0,
+        5.0,
     )
     request_head: int = setting(
         'Mode "http": of a request\'s line and fields.', whole(1024, 131_072, "bytes"), 32_768

@@ -17,7 +17,10 @@ COUNT = 2000
 
 
 def test_2000_connections_at_once_are_all_served(serve: Serve, trust: ssl.SSLContext) -> None:
-    with EchoForMany() as backend, serve(backend.address, workers=2) as server:
+    with (
+        EchoForMany() as backend,
+        serve(backend.address, workers=2, limits={"handshake_queue": 10}) as server,
+    ):
         before = count_descriptors(server)
         clients = open_many(server.port, trust)
         try:
