@@ -369,7 +369,9 @@ class ClientConnection:
         if self.phase is Phase.PROXY_HEADER:
             timeout = self._shared.timeouts.handshake
             self._proxy_header_failed("no_proxy_header", f"not whole within {timeout:g} s")
-        elif self.phase in _BEFORE_TLS:
+        elif self.phase is Phase.WAITING:
+            self.turn_away("handshake_queue")
+        elif self.phase is Phase.HANDSHAKE:
             timeout = self._shared.timeouts.handshake
             self._report_failure(timed_out(timeout, self._tls.offer))
             self.close()
