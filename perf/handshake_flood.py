@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -36,6 +37,7 @@ from tests.support.hello import client_hello
 
 OPEN_MAX = 2000
 PATIENCE = 1.0  # seconds
+HEAD_START = 1.5  # seconds, in which wrk connects: its connections are to be there before the flood
 
 LOAD = Wrk(path="/small", connections=64)
 
@@ -143,7 +145,8 @@ def main(seconds: float, per_second: float, termproxy: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["flood"]:
         flood = Flood(int(sys.argv[2]))
-        flood.run(float(sys.argv[3]), float(sys.argv[4]))
+        time.sleep(HEAD_START)
+        flood.run(float(sys.argv[3]) - HEAD_START, float(sys.argv[4]))
         print(dict(flood.outcomes))
     else:
         given = sys.argv[1:]
