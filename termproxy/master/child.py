@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from termproxy.master.spawn import READY, REASON_MAX
+from termproxy.messages import REPORT_MAX, MessageReader
 from termproxy.observability.scoreboard import Row
-from termproxy.worker.messages import REPORT_MAX, MessageReader
 
 log = logging.getLogger("master")
 

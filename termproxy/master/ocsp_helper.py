@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from termproxy.master.landlock import Reach
 from termproxy.master.staple_book import Question
+from termproxy.messages import message
 from termproxy.observability.record import printable
 from termproxy.tls.ocsp import RESPONSE_MAX
-from termproxy.worker.messages import message
 
 TIMEOUT = 10.0  # seconds for one question, from the look-up of the host to the answer's last byte
 PROBLEM_MAX = 200  # characters

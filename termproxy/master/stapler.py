@@ -20,9 +20,9 @@ from termproxy.master.ocsp_helper import plain_problem, prepare, reach_of
 from termproxy.master.spawn import Helper
 from termproxy.master.staple_book import Question, StapleBook
 from termproxy.master.state_dir import StateDir
+from termproxy.messages import MessageReader
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.ocsp import RESPONSE_MAX, Staple
-from termproxy.worker.messages import MessageReader
 
 log = logging.getLogger("master")
 

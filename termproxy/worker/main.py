@@ -24,6 +24,7 @@ from termproxy import clock
 from termproxy.backends.board import Board
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
+from termproxy.messages import MessageReader, message
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.record import ConnectionRecord
 from termproxy.observability.scoreboard import NANOSECONDS, Column, Row, WorkerState
@@ -36,7 +37,6 @@ from termproxy.worker.assembly import Assembly
 from termproxy.worker.client_table import Clients
 from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
-from termproxy.worker.messages import MessageReader, message
 from termproxy.worker.orders import ORDER_MAX, Orders
 from termproxy.worker.redirection import Redirection
 from termproxy.worker.shared import FAILURE_LINES_INTERVAL, FailureLine, Shared

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from termproxy.messages import message
 from termproxy.tls.certificates import Certificate, parse_certificate
 from termproxy.tls.context import Staples, Stores
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.messages import message
 
 ORDER_MAX = 256 << 20  # bytes: some ten thousand certificates
 

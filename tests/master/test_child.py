@@ -12,10 +12,10 @@ import pytest
 
 from termproxy.master.child import Child
 from termproxy.master.spawn import READY
+from termproxy.messages import message
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES
 from termproxy.observability.scoreboard import Row
-from termproxy.worker.messages import message
 
 
 class Known:

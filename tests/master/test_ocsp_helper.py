@@ -21,8 +21,8 @@ from termproxy.master import ocsp_helper
 from termproxy.master.ocsp_helper import PROBLEM_MAX, prepare, reach_of
 from termproxy.master.staple_book import ROUND_MAX, Question
 from termproxy.master.stapler import HELPER_MAX, MESSAGE_MAX
+from termproxy.messages import MessageReader
 from termproxy.tls.ocsp import RESPONSE_MAX
-from termproxy.worker.messages import MessageReader
 from tests.support.backends import Backend, Behaviour, receive_exactly
 from tests.support.ocsp import HttpServer, saying
 
@@ -379,7 +379,7 @@ from termproxy.master.signals import SignalInbox
 from termproxy.master.landlock import Reach
 from termproxy.master.spawn import spawn_helper
 from termproxy.master.staple_book import Question
-from termproxy.worker.messages import MessageReader
+from termproxy.messages import MessageReader
 
 REACH = Reach(None)
 

@@ -23,9 +23,9 @@ from termproxy.master.ocsp_helper import PROBLEM_MAX
 from termproxy.master.spawn import Helper
 from termproxy.master.stapler import HELPER_MAX, MESSAGE_MAX, Changes, Stapler
 from termproxy.master.state_dir import StateDir
+from termproxy.messages import message
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.ocsp import RESPONSE_MAX
-from termproxy.worker.messages import message
 from tests.support.ocsp import DAY, REVOKED, Issuer, as_certificate, respond, this_second
 from tests.support.pki import Issued
 from tests.support.waiting import PATIENCE

@@ -20,8 +20,8 @@ import psutil
 import pytest
 import trustme
 
+from termproxy.messages import REPORT_MAX, MessageReader
 from termproxy.tls.certificates import load_certificate
-from termproxy.worker.messages import REPORT_MAX, MessageReader
 from termproxy.worker.orders import order
 from termproxy.worker.shared import FAILURE_LINES
 from tests.conftest import write_site

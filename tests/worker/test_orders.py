@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from termproxy.config.schema import Host
+from termproxy.messages import MessageReader
 from termproxy.tls.certificates import Certificate, CertificateError
 from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.messages import MessageReader
 from termproxy.worker.orders import ORDER_MAX, Orders, order
 from tests.tls.pki import NOW, an_authority
 from tests.worker.test_assembly import (

@@ -1,4 +1,4 @@
-"""How the master and a worker talk, on a socket pair that only the two of them have.
+"""How the master and its processes talk, on socket pairs that only the two of them have.
 
 A message is a length (four bytes, big-endian) and JSON.  The master sends orders (worker/orders.py), a
 worker reports what it has seen: `{"failures": [...]}`, see observability/failure_book.py.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from termproxy.messages import REPORT_MAX, MessageReader, message
 from termproxy.observability.failure_book import FailureBook, Kind
 from termproxy.worker.main import REPORT_KINDS
-from termproxy.worker.messages import REPORT_MAX, MessageReader, message
 
 BODIES = [{"n": number, "text": "\u00fc" * 25} for number in range(5)]
 
