@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import add
 from typing import Any
 
 from termproxy.address import Name
@@ -24,6 +25,8 @@ from termproxy.master.probing import Fork, Probing
 from termproxy.observability.scoreboard import NANOSECONDS
 
 log = logging.getLogger("master")
+
+PAST_MAX = 10_000  # servers that are no more, but may come back: their counts go on then
 
 TOLD = 10  # servers that an error names
 
@@ -101,7 +104,8 @@ class BackendKeeper:
                 self._past[*key, nth] = total, failures
         over.board.close()
         left = {key for known in self._generations.values() for key in known.board.places}
-        self._past = {place: counts for place, counts in self._past.items() if place[:2] in left}
+        for place in [each for each in self._past if each[:2] not in left][:-PAST_MAX]:
+            del self._past[place]
 
     def _inherit(self, known: Known) -> None:
         if self._in_force is not None:
@@ -129,6 +133,22 @@ class BackendKeeper:
         known = self._generations[self._in_force]
         others = [each.board for each in self._generations.values() if each is not known]
         return list(table(known.config.clusters, [known.board, *others], self._past, now, utc_now))
+
+    def totals(self) -> dict[Key, tuple[int, int, int]]:
+        """For each server in force: what is active, and was in all, and failed, at all its addresses."""
+        if self._in_force is None:
+            return {}
+        totals = {key: [0, 0, 0] for key in self._generations[self._in_force].board.places}
+        for (cluster, server, _), (used, failures) in self._past.items():
+            if (cluster, server) in totals:
+                totals[cluster, server] = list(map(add, totals[cluster, server], (0, used, failures)))
+        for known in self._generations.values():
+            board = known.board
+            for key in totals.keys() & board.places.keys():
+                for index in board.places[key]:
+                    counts = board.active(index), board.total(index), board.failures(index)
+                    totals[key] = list(map(add, totals[key], counts))
+        return {key: (told[0], told[1], told[2]) for key, told in totals.items()}
 
     def _key(self, target: str) -> Key:
         """The server that is written CLUSTER/SERVER."""

@@ -79,6 +79,10 @@ class Stapler:
         """How a certificate's stapling is, for the operator's eyes."""
         return self._book.state(sha256, clock.utc_now())
 
+    def staples(self) -> dict[str, Staple]:
+        """The responses at hand, by the certificate's SHA-256."""
+        return self._book.staples()
+
     def tick(self, now: float) -> None:
         """Ask what is due; end a helper that takes too long."""
         if self._alive is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from enum import IntEnum
+from operator import add
 
 from termproxy.observability.metrics import FRONTEND_WORDS, as_plain
 from termproxy.shm import SharedWords
@@ -99,7 +100,7 @@ class Scoreboard:
         self._memory = SharedWords("termproxy-slots", SLOTS)
         self.slot_beats = self._memory.words
         self._past = dict.fromkeys(COUNTERS, 0)
-        self._past_of: dict[str, list[int]] = {}
+        self._past_of: dict[str, Sequence[int]] = {}
         self._past_tickets: dict[int, int] = {}
         self._rows: set[Row] = set()
 
@@ -117,7 +118,8 @@ class Scoreboard:
         for column in COUNTERS:
             self._past[column] += row.words[column]
         for index, name in enumerate(row.frontends):
-            _add(self._past_of.setdefault(name, [0] * FRONTEND_WORDS), row.frontend(index))
+            past = self._past_of.get(name, _NOTHING)
+            self._past_of[name] = list(map(add, past, row.frontend(index)))
         for number, tickets in row.tickets():
             self._past_tickets[number] = self._past_tickets.get(number, 0) + tickets
         row.close()
@@ -131,12 +133,12 @@ class Scoreboard:
 
     def frontend_totals(self, names: Collection[str]) -> dict[str, list[int]]:
         """The words of each of these frontends over all workers, living and gone."""
-        totals = {name: list(self._past_of.get(name, [0] * FRONTEND_WORDS)) for name in names}
+        totals = {name: self._past_of.get(name, _NOTHING) for name in names}
         for row in self._rows:
             for index, name in enumerate(row.frontends):
                 if name in totals:
-                    _add(totals[name], row.frontend(index))
-        return totals
+                    totals[name] = list(map(add, totals[name], row.frontend(index)))
+        return {name: list(words) for name, words in totals.items()}
 
     def tickets(self, numbers: Collection[int]) -> dict[int, int]:
         """How many tickets were made with each of these keys; the past of others is forgotten."""
@@ -149,6 +151,4 @@ class Scoreboard:
         return totals
 
 
-def _add(to: list[int], words: memoryview) -> None:
-    for index, count in enumerate(words):
-        to[index] += count
+_NOTHING: Sequence[int] = (0,) * FRONTEND_WORDS

@@ -1821,6 +1821,21 @@ cdef class Connection:
         return None if cipher == NULL else SSL_CIPHER_get_name(cipher).decode()
 
     @property
+    def cipher_number(self) -> int:
+        """IANA's; 0: none was agreed on."""
+        self._check_usable()
+        cdef const SSL_CIPHER* cipher = SSL_get_current_cipher(self.ssl)
+        return 0 if cipher == NULL else SSL_CIPHER_get_protocol_id(cipher)
+
+    @property
+    def group_number(self) -> int:
+        """OpenSSL's for `group`, an NID or 0x1000000 and IANA's; 0: the key exchange has none."""
+        self._check_usable()
+        if SSL_get_session(self.ssl) == NULL:
+            return 0  # see group
+        return SSL_get_negotiated_group(self.ssl)
+
+    @property
     def group(self) -> str | None:
         """The key exchange's group, as in "x25519"; a resumed TLS 1.2 session keeps its first one."""
         self._check_usable()

@@ -27,7 +27,7 @@ from termproxy import clock
 from termproxy.address import is_in
 from termproxy.errors import Fault, TlsError
 from termproxy.observability.failure_book import Kind
-from termproxy.observability.metrics import FAILED, MISSES, count_full, count_resumed
+from termproxy.observability.metrics import FAILED, MISSES, count_agreed, count_full, count_resumed
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -288,6 +288,7 @@ class ClientConnection:
             if tls.offers_session:
                 self._shared.handshakes.was_full()
                 self._shared.gate.was_full(self.seat, now)
+        count_agreed(tally, tls.cipher_number, tls.group_number)
         choice = tls.note
         if choice is not None:
             self._served = choice.served

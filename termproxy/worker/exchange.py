@@ -43,7 +43,7 @@ from termproxy.http.head import (
     read_response,
     without_fields,
 )
-from termproxy.observability.metrics import RESPONSES
+from termproxy.observability.metrics import RESPONSES, count_connect, count_response, count_use
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -82,9 +82,11 @@ class Exchange:
         "_client",
         "_closes",
         "_cluster",
+        "_connected",
         "_first_byte",
         "_held",
         "_interim",
+        "_is_kept",
         "_is_over",
         "_keeps_backend",
         "_left",
@@ -134,6 +136,8 @@ class Exchange:
         self._keeps_backend = False
         self._is_over = False  # all of the answer has been read
         self._status = 0
+        self._connected: float | None = None  # to a backend, anew
+        self._is_kept: bool | None = None  # whether the connection to it was there; None: there is none
         self._first_byte: float | None = None
         self._answer_end: tuple[str, Fault, str | None] = _WELL
         self._seen = 0  # bytes that had passed when we last looked, and
@@ -191,7 +195,7 @@ class Exchange:
     ) -> None:
         """Go on with a request that has been sent at once: it is not as plain as it seemed."""
         self._cluster, self._out, self.request_id = cluster, out, request_id
-        self._backend, self._server = backend, backend.server
+        self._backend, self._server, self._is_kept = backend, backend.server, True
         self._hear(backend)
 
     def send_failed(self, error: OSError) -> None:
@@ -281,11 +285,13 @@ class Exchange:
             return
         assert approach.server is not None  # noqa: S101 - it has a socket
         self._approach = None
+        self._connected = now
         watcher = client.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._use(BackendConnection(sock, approach.server, watcher), now)
 
     def _use(self, backend: BackendConnection, now: float) -> None:
         self._backend, self._server = backend, backend.server
+        self._is_kept = backend.uses > 0
         if not backend.uses:
             self._out = self._client.introduction(self._cluster) + self._out
         backend.uses += 1
@@ -848,6 +854,12 @@ class Exchange:
         row[_REQUESTS] += 1
         if self._status:
             tally[RESPONSES[self._status // 100]] += 1
+        if self._is_kept is not None:
+            count_use(tally, kept=self._is_kept)
+        if self._connected is not None:
+            count_connect(tally, self._connected - self.began)
+        if self._first_byte is not None:
+            count_response(tally, self._first_byte - self.began)
 
     def describe(self, record: ExchangeRecord) -> None:
         """For the access log: what was asked, by whom it was answered, and when."""

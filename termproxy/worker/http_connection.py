@@ -39,7 +39,7 @@ from termproxy.http.head import (
     read_request,
     without_fields,
 )
-from termproxy.observability.metrics import RESPONSES
+from termproxy.observability.metrics import KEPT, RESPONSES, count_response
 from termproxy.observability.record import ConnectionRecord, ExchangeRecord
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -293,7 +293,10 @@ class HttpConnection(RelayingConnection):
         shared.pool.give(backend, cluster.settings.idle_connections, now)
         self._express = None
         shared.row[_REQUESTS] += 1
-        self._frontend.tally[RESPONSES[status // 100]] += 1
+        tally = self._frontend.tally
+        tally[RESPONSES[status // 100]] += 1
+        tally[KEPT] += 1
+        count_response(tally, now - began)
         if shared.access_log is not None:
             self._report_plain(head, began, backend, number, status, now)
         if closes:

@@ -18,6 +18,7 @@ from termproxy.backends.approach import Approach
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault, TlsError
+from termproxy.observability.metrics import count_connect
 from termproxy.observability.record import ConnectionRecord
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.proxy_protocol import ShownCertificate, TlsFacts, header_v1, header_v2
@@ -128,6 +129,8 @@ class RelayingConnection(ClientConnection):
         self._backend = backend
         self._server = server
         self._connected = self._quiet_since = now = clock.monotonic()
+        if self._handshaken is not None:
+            count_connect(self._frontend.tally, now - self._handshaken)
         idle = self._idle_timeout()
         if self.deadline > now + idle:
             shared.deadlines.set(self, now + idle / IDLE_CHECKS)

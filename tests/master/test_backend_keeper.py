@@ -118,13 +118,41 @@ def test_counts_do_not_go_backwards_over_workers_and_reloads(keeper: BackendKeep
     assert [table(keeper)[TWO][name] for name in ("active", "total", "failures")] == [0, 25, 4]
 
 
-def test_what_servers_had_counted_that_are_no_more_is_forgotten(keeper: BackendKeeper) -> None:
+def test_a_server_that_comes_back_goes_on_with_its_counts(keeper: BackendKeeper) -> None:
+    """Counters never go back."""
     keeper.boards(1)[0].use(0, 0)[UseWord.TOTAL] = 7
+    for number, servers in ((2, (TWO,)), (3, (ONE, TWO))):
+        keeper.begin(number, config(*servers), workers=1)
+        keeper.put_in_force(number, now=8.0)
+        keeper.end(number - 1)
+
+    assert keeper.totals()["app", ONE] == (0, 7, 0)
+    assert table(keeper)[ONE]["total"] == 7
+
+
+def test_what_servers_had_counted_that_are_no_more_is_forgotten_in_the_end(
+    keeper: BackendKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("termproxy.master.backend_keeper.PAST_MAX", 2)
+    for number in range(2, 8):
+        keeper.begin(number, config(f"127.0.0.1:{number * 100}"), workers=1)
+        keeper.put_in_force(number, now=8.0)
+        keeper.end(number - 1)
+
+    assert len(keeper._past) == 2
+    assert ("app", "127.0.0.1:500", 0) in keeper._past
+
+
+def test_totals_are_of_every_generation_and_the_past(keeper: BackendKeeper) -> None:
+    count(keeper, 0, active=1, total=10, failures=2)
     keeper.begin(2, config(TWO), workers=1)
     keeper.put_in_force(2, now=8.0)
+    keeper.boards(2)[0].use(0, 0)[UseWord.TOTAL] = 5
+    assert keeper.totals() == {("app", TWO): (1, 15, 2)}
+    keeper.worker_has_gone(1, 0)
     keeper.end(1)
 
-    assert set(keeper._past) == {("app", TWO, 0)}
+    assert keeper.totals() == {("app", TWO): (0, 15, 2)}
 
 
 def test_a_generation_that_was_dropped_leaves_the_one_before_as_it_was(keeper: BackendKeeper) -> None:
