@@ -27,6 +27,11 @@ class Address:
         return self.family is socket.AF_UNIX
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.is_unix or ipaddress.ip_address(self.sockaddr[0]).is_loopback
+
+    @property
     def port(self) -> int:
         """0 for a Unix socket."""
         return 0 if isinstance(self.sockaddr, str) else self.sockaddr[1]

@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from termproxy.admin.routes import FIELDS_MAX, HEAD_MAX, request_for
 from termproxy.config.load import FileSource, absolute, load
 from termproxy.errors import ControlError
+from termproxy.http._wire import MalformedError
+from termproxy.http.head import response_reader
 
 DEFAULT_CONFIG = Path("/etc/termproxy/termproxy.toml")
 ANSWER_MAX = 1 << 24  # bytes
@@ -142,33 +145,52 @@ def control_path(control: Path | None, file: Path | None) -> Path:
 
 def ask(path: Path, question: dict[str, Any], *, timeout: float | None) -> dict[str, Any]:
     """The master's answer.  ControlError when it does not answer, or refuses."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(timeout)
-            sock.connect(str(path))
-            try:
-                sock.sendall(orjson.dumps(question) + b"\n")
-            except BrokenPipeError:
-                pass  # it has answered already: too many ask at once
-            received = _read_line(sock)
-    except OSError as error:
-        raise ControlError(f"no termproxy answers at {path}: {error.strerror or error}") from None
-    if not received:
-        raise ControlError(f"{path}: hung up without an answer")
-    try:
-        answer: dict[str, Any] = orjson.loads(received)
-    except orjson.JSONDecodeError:
-        raise ControlError(f"{path}: what answers there is not termproxy") from None
+    answer = converse(path, question, timeout=timeout)
     if "error" in answer:
         raise ControlError(f"{path}: {answer['error']}")
     return answer
 
 
-def _read_line(sock: socket.socket) -> bytes:
-    received = b""
-    while not received.endswith(b"\n") and len(received) < ANSWER_MAX:
-        piece = sock.recv(65536)
-        if not piece:
-            break
+def converse(path: Path, question: dict[str, Any], *, timeout: float | None) -> dict[str, Any]:
+    """The answer, also when it is a refusal: {"error": "..."}.  ControlError when there is none."""
+    try:
+        request = request_for(question)
+    except ValueError as error:
+        raise ControlError(str(error)) from None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(timeout)
+            sock.connect(str(path))
+            try:
+                sock.sendall(request)
+            except BrokenPipeError:
+                pass  # it has answered already: too many ask at once
+            received = _read_all(sock)
+    except OSError as error:
+        raise ControlError(f"no termproxy answers at {path}: {error.strerror or error}") from None
+    if not received:
+        raise ControlError(f"{path}: hung up without an answer; ask again")
+    answer = _answer_in(received)
+    if answer is None:
+        raise ControlError(f"{path}: what answers there is not termproxy")
+    return answer
+
+
+def _read_all(sock: socket.socket) -> bytes:
+    """Until it hangs up, as it does behind each answer."""
+    received = bytearray()
+    while len(received) < ANSWER_MAX and (piece := sock.recv(1 << 16)):
         received += piece
-    return received
+    return bytes(received)
+
+
+def _answer_in(received: bytes) -> dict[str, Any] | None:
+    """The JSON object in a whole response; None when there is none."""
+    try:
+        head = response_reader(HEAD_MAX, FIELDS_MAX).response(received, 0, len(received))
+        if head is None or head.content_length != len(received) - head.length:
+            return None
+        answer = orjson.loads(received[head.length :])
+    except (MalformedError, orjson.JSONDecodeError):
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -208,10 +208,27 @@ def _listen(value: Any, base: Path) -> Address:
     return address
 
 
+def _optional_listen(value: Any, base: Path) -> Address | None:
+    return None if value == "" else _listen(value, base)
+
+
 def _listens(value: Any, base: Path) -> tuple[Address, ...]:
     expects = 'a list of addresses, as in ["0.0.0.0:80"]'
     addresses: tuple[Address, ...] = () if value == [] else some(_listen, expects).read(value, base)
     return addresses
+
+
+def _host_name(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    if not is_host_name(text):
+        raise BadValue(f"{text!r} is not a host name", "write it in lower case, without a port")
+    return text
+
+
+def _host_names(value: Any, base: Path) -> tuple[str, ...]:
+    expects = 'a list of names, as in ["gate.example.com"]'
+    names: tuple[str, ...] = () if value == [] else some(_host_name, expects).read(value, base)
+    return names
 
 
 def _host_pattern(value: Any, base: Path) -> str:
@@ -533,6 +550,20 @@ class Dns:
 
 
 ROTATIONS_MAX = 20  # in the lifetime of a session: so many keys redeem at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    listen: Address | None = setting(
+        "For GET /metrics, /ready and /live, in plain HTTP.",
+        Kind('an address and a port, or "" for none', _optional_listen),
+        None,
+    )
+    names: tuple[str, ...] = setting(
+        "Names by which it may be called, besides localhost and any address.",
+        Kind('a list of names, as in ["gate.example.com"]', _host_names),
+        (),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -864,6 +895,7 @@ class Config:
         None,
     )
     log: Log = section(Log, "What is said, and where.")
+    admin: Admin = section(Admin, "For those who watch it; operators have `control`.")
     timeouts: Timeouts = section(Timeouts, "Seconds.")
     limits: Limits = section(Limits, "What a worker takes on.")
     resumption: Resumption = section(Resumption, "How sessions are resumed, by every worker.")

@@ -13,7 +13,7 @@ import resource
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,18 @@ import psutil
 
 from termproxy import __version__, clock
 from termproxy.config.load import Source
+from termproxy.config.schema import Config
 from termproxy.errors import ConfigError, StartError
 from termproxy.master import landlock
 from termproxy.master import supervisor as decide
+from termproxy.master.administration import Administration
 from termproxy.master.backend_keeper import BackendKeeper
 from termproxy.master.child import Child
 from termproxy.master.client_keeper import ClientKeeper
 from termproxy.master.control import ControlSocket, Request
 from termproxy.master.file_watch import FileWatch
-from termproxy.master.generation import Generation, build, check
-from termproxy.master.listeners import Listeners
+from termproxy.master.generation import Generation, User, build, check
+from termproxy.master.listeners import Listeners, listen_alone
 from termproxy.master.notify import notify
 from termproxy.master.pidfile import Pidfile
 from termproxy.master.signals import SignalInbox
@@ -115,6 +117,7 @@ class Arbiter:
         self.stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
         self.backends = BackendKeeper(self._fork_helper)
         self._clients = ClientKeeper()
+        self.administration = Administration(self._fork_admin, self._selector, Verbs(self).on_request)
         self.supervisor = decide.Supervisor()
         self.generations: dict[int, Generation] = {}
         self.children: dict[int, Child] = {}
@@ -122,6 +125,8 @@ class Arbiter:
         self._slots_before: dict[int, int] = {}
         self._told_when_stopped: list[Request] = []
         self.last_reload: LastReload | None = None
+        self.reloads = {"done": 0, "refused": 0}
+        self.restarts = 0  # of workers that died without having been asked to
         self._reload_again = False
         self.started = clock.utc_now()
         self._next_number = 1
@@ -132,6 +137,7 @@ class Arbiter:
         self._inbox: SignalInbox
         self._pidfile: Pidfile | None = None
         self._control: ControlSocket | None = None
+        self._user: User | None = None
 
     def run(self) -> int:
         """Serve until told to stop: the exit status.  ConfigError or StartError before it serves."""
@@ -146,16 +152,24 @@ class Arbiter:
         try:
             if config.pidfile is not None:
                 self._pidfile = Pidfile(config.pidfile)
-            if config.control is not None:
-                self._control = ControlSocket(config.control, self._selector, Verbs(self).on_request)
+            self._listen_to_operators(config)
             generation = build(checked, self._take_number())
             self._state_dir = None if config.state_dir is None else StateDir(config.state_dir)
             self.tickets.use(config.resumption, self._state_dir)
             self.stapler.keep_in(self._state_dir, list(generation.certificates_to_staple()))
+            self._user = generation.user
             self._begin(generation)
             return self._loop()
         finally:
             self._clean_up()
+
+    def _listen_to_operators(self, config: Config) -> None:
+        if config.control is not None:
+            self._control = ControlSocket(config.control)
+            self.administration.add(self._control.sock)
+        if config.admin.listen is not None:
+            names = frozenset(config.admin.names)
+            self.administration.add(listen_alone(config.admin.listen), is_public=True, names=names)
 
     def _loop(self) -> int:
         next_tick = clock.monotonic()
@@ -176,8 +190,7 @@ class Arbiter:
     def _tick(self, now: float) -> None:
         beats = {pid: child.row.beat for pid, child in self.children.items()}
         self._act(self.supervisor.on_tick(now, beats))
-        if self._control is not None:
-            self._control.expire(now)
+        self.administration.tick(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
         self.tickets.tick()
@@ -271,10 +284,7 @@ class Arbiter:
         self._selector.close()
         if self._pidfile is not None:
             self._pidfile.close()
-        if self._control is not None:
-            self._control.close()
-        for request in self._told_when_stopped:
-            request.sock.close()
+        self.administration.leave()
         self._file_watch.close()
         self.stapler.close()
         for child in self.children.values():
@@ -372,6 +382,7 @@ class Arbiter:
             self._reload()
 
     def _reload_ended(self, *, ok: bool, detail: str) -> None:
+        self.reloads["done" if ok else "refused"] += 1
         self.last_reload = LastReload(clock.utc_now().isoformat(timespec="seconds"), ok, detail)
         if ok:
             log.info("reloaded: %s", detail)
@@ -382,7 +393,7 @@ class Arbiter:
     def _warn_of_fixed_settings(self, config: Any) -> None:
         assert self.supervisor.in_force is not None  # noqa: S101 - a reload follows a start
         old = self.generations[self.supervisor.in_force].config
-        for name in ("pidfile", "control", "state_dir"):
+        for name in ("pidfile", "control", "state_dir", "admin"):
             if getattr(old, name) != getattr(config, name):
                 log.warning("a changed %s takes a restart; the old one stays", name)
 
@@ -436,6 +447,14 @@ class Arbiter:
         user = self.generations[self.supervisor.in_force].user
         return spawn_helper(prepare, user, self._leave_master, reach)
 
+    def helpers(self) -> dict[str, int]:
+        """The processes there are besides workers, and the master's, by what they do."""
+        pids = {"admin": self.administration.pid, "prober": self.backends.probing.pid}
+        return {"master": os.getpid()} | {name: pid for name, pid in pids.items() if pid is not None}
+
+    def _fork_admin(self, prepare: Callable[[], Callable[[int], None]], keep: Collection[int]) -> Helper:
+        return spawn_helper(prepare, self._user, self._leave_master, landlock.Reach(frozenset()), keep)
+
     def _show_staples(self, changes: Changes) -> None:
         show_staples(changes, self.stores.staples)
         message = staples_order(changes)
@@ -482,7 +501,9 @@ class Arbiter:
         for pid, status in _exited():
             child = self.children.pop(pid, None)
             if self.stapler.on_exit(pid) or child is None:
-                self.backends.probing.on_exit(pid, _how(status, ""), clock.monotonic())
+                how, now = _how(status, ""), clock.monotonic()
+                for process in (self.backends.probing, self.administration):
+                    process.on_exit(pid, how, now)
                 continue  # if it was none of ours: an orphan handed to us, as to any process 1
             self.scoreboard.return_row(child.row)
             worker = self.supervisor.workers[pid]
@@ -490,6 +511,7 @@ class Arbiter:
             self._clients.worker_has_gone(worker.generation, worker.slot)
             reason = _how(status, child.bury())
             expected = worker.phase is not decide.Phase.READY and status == 0
+            self.restarts += not expected
             log.log(logging.DEBUG if expected else logging.WARNING, "worker %d %s", pid, reason)
             self._act(self.supervisor.on_exit(pid, reason, clock.monotonic()))
             self._close_ended_generations()
@@ -518,9 +540,10 @@ class Arbiter:
         self._listeners.close(self._listeners.addresses())
         self._inbox.close()
         self._file_watch.close()
-        self._selector.close()
         for request in self._told_when_stopped:
             request.answer(answer)
+        self.administration.stop()
+        self._selector.close()
         if self._exit_status == 0:
             log.info("stopped")
 

@@ -1,89 +1,41 @@
-"""The master's control socket: one JSON line asks, one answers.
+"""The control socket as the master has it: where it is, whose it is, and how a question is answered.
 
-    {"verb": "status"}              answered at once
-    {"verb": "stop", "now": false}  answered when it has been done
-
-It is a Unix socket of mode 0600 in the master's own loop: few clients at a time, short requests, a
-deadline for each, and no read or write that could block the master.
+It is a Unix socket of mode 0600.  The master binds it, and removes it at its end; the admin process
+(admin/main.py) serves it.
 """
 
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from termproxy import clock
 from termproxy.address import UNIX_PATH_MAX
 from termproxy.errors import StartError
 from termproxy.master.folders import refuse_shared
 
-CLIENTS_MAX = 16
-REQUEST_MAX = 1 << 16  # bytes: a ring of ticket keys, to be taken over
-REQUEST_TIMEOUT = 5.0  # seconds to send the line
+BACKLOG = 64  # clients that wait while there is no admin process
 
 
-@dataclass(slots=True, eq=False)
 class Request:
-    """One client's question.  `answer` may come later; the client waits."""
+    """One operator's question.  `answer` may come later; the operator waits."""
 
-    sock: socket.socket
-    deadline: float
-    on_rest: Callable[[Request], None]  # the answer is larger than the socket's buffer
-    received: bytes = b""
-    unsent: bytes = b""
+    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
+        self._say = say
 
     def answer(self, answer: dict[str, Any]) -> None:
-        """Send the answer, and hang up when it has gone."""
-        self.unsent = orjson.dumps(answer) + b"\n"
-        if not self.send():
-            self.on_rest(self)
-
-    def send(self) -> bool:
-        """Send what the client takes now; whether that was the end of it."""
-        try:
-            while self.unsent:
-                self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # whoever asked no longer listens
-        self.sock.close()
-        return True
+        """Once.  Whoever asked may have gone."""
+        self._say(answer)
 
 
 class ControlSocket:
-    """`on_request(verb, arguments, request)` is called for each whole request."""
-
-    def __init__(
-        self,
-        path: Path,
-        selector: selectors.BaseSelector,
-        on_request: Callable[[str, dict[str, Any], Request], None],
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._selector = selector
-        self._on_request = on_request
-        self._requests: set[Request] = set()
-        self._sock = _bind(path)
+        self.sock = _bind(path)
         self._inode = os.lstat(path).st_ino
-        selector.register(self._sock, selectors.EVENT_READ, self._accept)
-
-    def expire(self, now: float) -> None:
-        """Hang up on clients that did not ask, or take the answer, in time."""
-        for request in list(self._requests):
-            if now >= request.deadline:
-                self._forget(request)
-                if not request.unsent:
-                    request.answer({"error": "no request within 5 seconds"})
-                request.sock.close()
 
     def remove(self) -> None:
         """At the master's end: the path goes, if it still is ours."""
@@ -95,62 +47,8 @@ class ControlSocket:
         self.close()
 
     def close(self) -> None:
-        """In a worker: these are the master's."""
-        self._sock.close()
-        for request in self._requests:
-            request.sock.close()
-
-    def _accept(self, now: float) -> None:
-        try:
-            sock, _ = self._sock.accept()
-        except OSError:
-            return
-        sock.setblocking(False)
-        request = Request(sock, now + REQUEST_TIMEOUT, self._send_rest)
-        if len(self._requests) >= CLIENTS_MAX:
-            request.answer({"error": "too many control clients"})
-            return
-        self._requests.add(request)
-        self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(request))
-
-    def _read(self, request: Request) -> None:
-        try:
-            received = request.sock.recv(REQUEST_MAX)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
-        request.received += received
-        if b"\n" in request.received:
-            self._forget(request)
-            self._ask(request)
-        elif not received or len(request.received) >= REQUEST_MAX:
-            self._forget(request)
-            request.answer({"error": f"expected one line of JSON, at most {REQUEST_MAX} bytes"})
-
-    def _send_rest(self, request: Request) -> None:
-        """Go on when the client takes more, as long as a request may take."""
-        request.deadline = clock.monotonic() + REQUEST_TIMEOUT
-        self._requests.add(request)
-        self._selector.register(request.sock, selectors.EVENT_WRITE, lambda _: self._write(request))
-
-    def _write(self, request: Request) -> None:
-        self._forget(request)
-        if not request.send():
-            self._send_rest(request)
-
-    def _ask(self, request: Request) -> None:
-        try:
-            arguments = orjson.loads(request.received)
-            verb = arguments.pop("verb")
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-            request.answer({"error": 'expected one line of JSON with a "verb"'})
-            return
-        self._on_request(str(verb), arguments, request)
-
-    def _forget(self, request: Request) -> None:
-        self._requests.discard(request)
-        self._selector.unregister(request.sock)
+        """In a process just forked: it is the master's."""
+        self.sock.close()
 
 
 def _bind(path: Path) -> socket.socket:
@@ -162,7 +60,7 @@ def _bind(path: Path) -> socket.socket:
     before = os.umask(0o177)  # born with mode 0600: there is no moment in which others may connect
     try:
         sock.bind(os.fspath(path))
-        sock.listen(CLIENTS_MAX)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise StartError(f"control {path}: {error.strerror}") from None

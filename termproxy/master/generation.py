@@ -129,6 +129,8 @@ def check(source: Source, *, uid: int, now: datetime, stores: Stores) -> Checked
             where = source.where(("resumption", "ticket_keys"))
             problems.append(Problem(where, str(error), error.cure))
     user = _user(config, source, uid, problems, warnings) if config is not None else None
+    if config is not None and config.admin.listen is not None and not config.admin.listen.is_loopback:
+        warnings.append(f"admin.listen: whoever reaches {config.admin.listen} may read the metrics")
     if config is None or problems:
         raise ConfigError(problems)
     clusters = {name: Cluster.of(name, cluster) for name, cluster in config.clusters.items()}

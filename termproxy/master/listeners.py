@@ -72,6 +72,11 @@ class Listeners:
                 sock.close()
 
 
+def listen_alone(address: Address) -> socket.socket:
+    """One socket for an address, which all who serve it share.  StartError when it cannot be had."""
+    return _listening(_bound(address, reuse_port=False), address)
+
+
 def _refuse_taken(address: Address) -> None:
     """SO_REUSEPORT would let us join another server's port in silence: try without it first."""
     with _bound(address, reuse_port=False):
@@ -79,7 +84,10 @@ def _refuse_taken(address: Address) -> None:
 
 
 def _listen(address: Address) -> socket.socket:
-    sock = _bound(address, reuse_port=True)
+    return _listening(_bound(address, reuse_port=True), address)
+
+
+def _listening(sock: socket.socket, address: Address) -> socket.socket:
     try:
         sock.listen(BACKLOG)
     except OSError as error:

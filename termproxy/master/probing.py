@@ -60,6 +60,10 @@ class Probing:
         self._young_deaths = 0
         self._sent_away: set[int] = set()
 
+    @property
+    def pid(self) -> int | None:
+        return self._pid
+
     def check(self, targets: Sequence[Target | NameTarget], board: Board, dns: Dns, now: float) -> None:
         """Have these checked, or looked up, from now on, and no others."""
         self.send_away()

@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -106,15 +106,16 @@ def spawn_helper(
     user: User | None,
     leave_master: Callable[[], None],
     reach: Reach,
+    keep: Collection[int] = (),
 ) -> Helper:
     """Fork a helper: `prepare` imports what it needs and returns its work, which is done without rights,
-    in `reach`, and gets the descriptor that the master reads.
+    in `reach`, and gets the descriptor that the master reads.  Of the master's it keeps those in `keep`.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_fd, False)
 
     def become(master: int, mask: set[signal.Signals]) -> NoReturn:
-        _become_helper(prepare, user, leave_master, reach, write_fd, master, mask)
+        _become_helper(prepare, user, leave_master, reach, write_fd, {write_fd, *keep}, master, mask)
 
     try:
         return Helper(_fork(become), read_fd)
@@ -147,13 +148,14 @@ def _become_helper(  # noqa: PLR0913, PLR0917 - as _become_worker
     leave_master: Callable[[], None],
     reach: Reach,
     fd: int,
+    keep: set[int],
     master: int,
     mask: set[signal.Signals],
 ) -> NoReturn:
     status = CANNOT_START
     try:
         leave_master()
-        _close_all_but({0, 1, 2, fd})
+        _close_all_but({0, 1, 2, *keep})
         work = prepare()  # imports modules, which `user` perhaps may not read
         _give_up_rights(user, reach)
         _die_with(master)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from ipaddress import ip_address
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from termproxy import __version__, clock
 from termproxy.master.backend_keeper import BackendRefusedError
 from termproxy.master.control import Request
+from termproxy.master.measuring import Measuring
 from termproxy.master.ticket_keeper import TicketKeyRefusedError
 from termproxy.observability.metrics import as_plain
 from termproxy.observability.scoreboard import Column
@@ -31,27 +33,33 @@ FAILURES_TOLD = 50
 class Verbs:
     def __init__(self, arbiter: Arbiter) -> None:
         self._arbiter = arbiter
+        self._measuring = Measuring(arbiter)
+        # What is answered at once.
+        self._told: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "status": lambda _: self._status(),
+            "certs": lambda arguments: {"certificates": self._certificates(arguments.get("first"))},
+            "explain": self._explanation,
+            "failures": lambda _: self._failures(),
+            "tickets": self._on_tickets,
+            "backends": self._on_backends,
+            "metrics": lambda _: self._measuring.document(),
+            "ready": lambda _: self._measuring.readiness(),
+            "live": lambda _: {"live": True},
+        }
 
     def on_request(self, verb: str, arguments: dict[str, Any], request: Request) -> None:
+        told = self._told.get(verb)
+        if told is not None:
+            request.answer(told(arguments))
+            return
         match verb:
-            case "status":
-                request.answer(self._status())
-            case "certs":
-                request.answer({"certificates": self._certificates()})
-            case "explain":
-                request.answer(self._explanation(arguments))
-            case "failures":
-                request.answer(
-                    {"since": self._since(), "failures": self._arbiter.failures.top(FAILURES_TOLD)}
-                )
-            case "tickets":
-                request.answer(self._on_tickets(arguments))
-            case "backends":
-                request.answer(self._on_backends(arguments))
             case "stop":
                 self._arbiter.stop_for(request, now=bool(arguments.get("now")))
             case _:
                 request.answer({"error": f"unknown verb {verb!r}"})
+
+    def _failures(self) -> dict[str, Any]:
+        return {"since": self._since(), "failures": self._arbiter.failures.top(FAILURES_TOLD)}
 
     def _on_tickets(self, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -95,9 +103,7 @@ class Verbs:
 
     def _frontend_totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """Every counter of each frontend, by name."""
-        number = self._arbiter.supervisor.in_force
-        frontends = () if number is None else self._arbiter.generations[number].config.frontends
-        counted = self._arbiter.scoreboard.frontend_totals([frontend.name for frontend in frontends])
+        counted = self._arbiter.scoreboard.frontend_totals(self._measuring.frontends())
         return {name: as_plain(words) for name, words in counted.items()}
 
     def _status(self) -> dict[str, Any]:
@@ -122,6 +128,8 @@ class Verbs:
                 }
                 for frontend in (config.frontends if config else ())
             ],
+            "processes": self._arbiter.helpers(),
+            "restarts": self._arbiter.restarts,
             "workers": list(self._worker_status(clock.monotonic())),
             "totals": {
                 column.name.lower(): count for column, count in self._arbiter.scoreboard.totals().items()
@@ -146,7 +154,8 @@ class Verbs:
         sites = self._arbiter.generations[number].sites
         return {"frontends": [explain(site.assembly, sni, alpn, client, now) for site in sites]}
 
-    def _certificates(self) -> list[dict[str, Any]]:
+    def _certificates(self, first: object) -> list[dict[str, Any]]:
+        """All of them, or the first so many to expire."""
         number = self._arbiter.supervisor.in_force
         if number is None:
             return []
@@ -166,7 +175,8 @@ class Verbs:
             for site in generation.sites
             for certificate in site.assembly.certificates
         ]
-        return sorted(served, key=lambda each: each["days_left"])
+        soonest = sorted(served, key=itemgetter("days_left"))
+        return soonest[:first] if isinstance(first, int) else soonest
 
     def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
         for pid, worker in sorted(self._arbiter.supervisor.workers.items()):

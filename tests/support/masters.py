@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from termproxy.cli.control import converse
 from tests.support.clients import NAME
+from tests.support.scrape import Samples, scrape
 from tests.support.waiting import PATIENCE, wait_until
 
 MASTER = """
@@ -81,15 +83,10 @@ class Master:
         (self.folder / "values.json").write_text(json.dumps(self.values))
 
     def ask(self, **question: Any) -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PATIENCE)
-            sock.connect(str(self.folder / "c.sock"))
-            sock.sendall(json.dumps(question).encode() + b"\n")
-            received = b""
-            while piece := sock.recv(65536):
-                received += piece
-        answer: dict[str, Any] = json.loads(received)
-        return answer
+        return converse(self.folder / "c.sock", question, timeout=PATIENCE)
+
+    def metrics(self) -> Samples:
+        return scrape(self.folder / "c.sock")
 
     def status(self) -> dict[str, Any]:
         return self.ask(verb="status")
