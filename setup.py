@@ -1,8 +1,8 @@
-"""Build the two native modules; all else about the package is in setup.cfg.
+"""Build the three native modules; all else about the package is in setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
-`termproxy.http._wire` needs nothing but a compiler.
+`termproxy.http._wire` and `termproxy.observability._tally` need nothing but a compiler.
 """
 
 import os
@@ -81,5 +81,6 @@ setup(
             **hardened,
         ),
         Extension("termproxy.http._wire", ["termproxy/http/_wire.pyx"], **hardened),
+        Extension("termproxy.observability._tally", ["termproxy/observability/_tally.pyx"], **hardened),
     ],
 )

@@ -10,11 +10,11 @@ dashboards.  To count something more, add a line; the values of a label are few,
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from termproxy.observability._tally import Histogram, Tally
 from termproxy.outcome import Miss
 
 PREFIX = "termproxy_"
@@ -413,7 +413,7 @@ RESPONSES = (0, *FAMILIES["responses"].values())
 FRONTEND_WORDS = sum(map(len, FAMILIES.values()))
 
 
-def as_plain(words: Sequence[int]) -> dict[str, dict[str, int]]:
+def as_plain(words: Sequence[int] | Tally) -> dict[str, dict[str, int]]:
     """A frontend's counters by family and label; those at zero are left out."""
     return {
         family: {label: words[index] for label, index in labels.items() if words[index]}
@@ -423,16 +423,23 @@ def as_plain(words: Sequence[int]) -> dict[str, dict[str, int]]:
 
 # Counting, in a frontend's words.
 
+
+def _histogram_at(family: str, bounds: tuple[float, ...]) -> Histogram:
+    of, label = FRONTEND[family].sum or ("", "")
+    places = FAMILIES[family]
+    return Histogram(
+        places[str(bounds[0])], bounds, FAMILIES[of][label], round(1 / FRONTEND[family].unit)
+    )
+
+
 _HANDSHAKES = tuple(FAMILIES["handshakes"].values())
 _CPU = tuple(FAMILIES["handshake_cpu_microseconds"].values())
 _MISSES = tuple(FAMILIES["resumption_misses"].values())
-_SECONDS_FULL = FAMILIES["handshake_seconds_full"][str(HANDSHAKE_BOUNDS[0])]
-_SECONDS_RESUMED = FAMILIES["handshake_seconds_resumed"][str(HANDSHAKE_BOUNDS[0])]
-_AGE = FAMILIES["ticket_age_seconds"][str(TICKET_AGE_BOUNDS[0])]
-_CONNECT = FAMILIES["backend_connect_seconds"][str(BACKEND_BOUNDS[0])]
-_RESPONSE = FAMILIES["backend_response_seconds"][str(BACKEND_BOUNDS[0])]
-_SUM_FULL, _SUM_RESUMED, _SUM_CONNECT, _SUM_RESPONSE = FAMILIES["microseconds"].values()
-_SUM_AGE = FAMILIES["seconds"]["ticket_age"]
+_FULL = _histogram_at("handshake_seconds_full", HANDSHAKE_BOUNDS)
+_RESUMED = _histogram_at("handshake_seconds_resumed", HANDSHAKE_BOUNDS)
+_AGE = _histogram_at("ticket_age_seconds", TICKET_AGE_BOUNDS)
+_CONNECT = _histogram_at("backend_connect_seconds", BACKEND_BOUNDS)
+RESPONSE_SECONDS = _histogram_at("backend_response_seconds", BACKEND_BOUNDS)
 _NEW, KEPT = FAMILIES["backend_connections"].values()
 _CIPHERS = {number: FAMILIES["ciphers"][name] for number, name in CIPHERS.items()}
 _OTHER_CIPHER = FAMILIES["ciphers"][OTHER]
@@ -440,46 +447,41 @@ _GROUPS = {number: FAMILIES["groups"][name] for number, name in GROUPS.items()}
 _OTHER_GROUP = FAMILIES["groups"][OTHER]
 
 
-def count_full(tally: memoryview, seconds: float, cpu_nanoseconds: int, miss: int) -> None:
+def new_tally() -> Tally:
+    """One that nobody else reads."""
+    return Tally(memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q"))
+
+
+def count_full(tally: Tally, seconds: float, cpu_nanoseconds: int, miss: int) -> None:
     """A full handshake that is done; `miss` is an outcome.Miss."""
-    tally[_HANDSHAKES[0]] += 1
-    tally[_CPU[0]] += cpu_nanoseconds // 1000
-    tally[_SECONDS_FULL + bisect_left(HANDSHAKE_BOUNDS, seconds)] += 1
-    tally[_SUM_FULL] += int(seconds * 1_000_000)
-    tally[_MISSES[miss]] += 1
+    tally.add(_HANDSHAKES[0])
+    tally.add(_CPU[0], cpu_nanoseconds // 1000)
+    tally.observe(_FULL, seconds)
+    tally.add(_MISSES[miss])
 
 
 def count_resumed(
-    tally: memoryview, seconds: float, cpu_nanoseconds: int, age: int, *, from_cache: bool
+    tally: Tally, seconds: float, cpu_nanoseconds: int, age: int, *, from_cache: bool
 ) -> None:
     """One that resumed a session of `age` seconds, from a ticket or else from the cache."""
     how = 2 if from_cache else 1
-    tally[_HANDSHAKES[how]] += 1
-    tally[_CPU[how]] += cpu_nanoseconds // 1000
-    tally[_SECONDS_RESUMED + bisect_left(HANDSHAKE_BOUNDS, seconds)] += 1
-    tally[_SUM_RESUMED] += int(seconds * 1_000_000)
-    tally[_AGE + bisect_left(TICKET_AGE_BOUNDS, age)] += 1
-    tally[_SUM_AGE] += max(0, age)
+    tally.add(_HANDSHAKES[how])
+    tally.add(_CPU[how], cpu_nanoseconds // 1000)
+    tally.observe(_RESUMED, seconds)
+    tally.observe(_AGE, age)
 
 
-def count_agreed(tally: memoryview, cipher: int, group: int) -> None:
+def count_agreed(tally: Tally, cipher: int, group: int) -> None:
     """What a finished handshake has agreed on, by OpenSSL's numbers (CIPHERS, GROUPS)."""
-    tally[_CIPHERS.get(cipher, _OTHER_CIPHER)] += 1
-    tally[_GROUPS.get(group, _OTHER_GROUP)] += 1
+    tally.add(_CIPHERS.get(cipher, _OTHER_CIPHER))
+    tally.add(_GROUPS.get(group, _OTHER_GROUP))
 
 
-def count_connect(tally: memoryview, seconds: float) -> None:
+def count_connect(tally: Tally, seconds: float) -> None:
     """A connection to a backend that has been made."""
-    tally[_CONNECT + bisect_left(BACKEND_BOUNDS, seconds)] += 1
-    tally[_SUM_CONNECT] += int(seconds * 1_000_000)
+    tally.observe(_CONNECT, seconds)
 
 
-def count_use(tally: memoryview, *, kept: bool) -> None:
+def count_use(tally: Tally, *, kept: bool) -> None:
     """A request that was sent to a backend."""
-    tally[KEPT if kept else _NEW] += 1
-
-
-def count_response(tally: memoryview, seconds: float) -> None:
-    """A backend's answer, whose head has come."""
-    tally[_RESPONSE + bisect_left(BACKEND_BOUNDS, seconds)] += 1
-    tally[_SUM_RESPONSE] += int(seconds * 1_000_000)
+    tally.add(KEPT if kept else _NEW)

@@ -313,7 +313,7 @@ class ClientConnection:
         """Count a failed handshake, and write its line, unless this client has many such ones."""
         shared, reason = self._shared, failure.reason
         shared.row[_HANDSHAKES_FAILED] += 1
-        self._frontend.tally[FAILED[reason]] += 1
+        self._frontend.tally.add(FAILED[reason])
         client = self._peer[0]
         shared.failures.add(
             Kind(

@@ -43,7 +43,8 @@ from termproxy.http.head import (
     read_response,
     without_fields,
 )
-from termproxy.observability.metrics import RESPONSES, count_connect, count_response, count_use
+from termproxy.observability._tally import Tally
+from termproxy.observability.metrics import RESPONSE_SECONDS, RESPONSES, count_connect, count_use
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -850,16 +851,16 @@ class Exchange:
 
     # What is told of it.
 
-    def count(self, row: memoryview, tally: memoryview) -> None:
+    def count(self, row: memoryview, tally: Tally) -> None:
         row[_REQUESTS] += 1
         if self._status:
-            tally[RESPONSES[self._status // 100]] += 1
+            tally.add(RESPONSES[self._status // 100])
         if self._is_kept is not None:
             count_use(tally, kept=self._is_kept)
         if self._connected is not None:
             count_connect(tally, self._connected - self.began)
         if self._first_byte is not None:
-            count_response(tally, self._first_byte - self.began)
+            tally.observe(RESPONSE_SECONDS, self._first_byte - self.began)
 
     def describe(self, record: ExchangeRecord) -> None:
         """For the access log: what was asked, by whom it was answered, and when."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from termproxy.address import Networks
 from termproxy.backends.cluster import Cluster
-from termproxy.observability.metrics import FRONTEND_WORDS
+from termproxy.observability.metrics import new_tally
 from termproxy.observability.record import printable
 from termproxy.tls._openssl import Connection, Context
 from termproxy.tls.client_hello import (
@@ -68,7 +68,7 @@ class Frontend:
     def __init__(self, name: str, *, reject_unknown: bool) -> None:
         self.name = name
         self.rejects_unknown = reject_unknown
-        self.tally: memoryview = memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+        self.tally = new_tally()
         """What has been counted, by observability/metrics.py; a worker puts its row's words here."""
         self._by_name: NameTable[Served] = NameTable()
         self._by_extension: dict[bytes | None, Choice] = {}

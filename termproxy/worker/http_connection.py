@@ -39,7 +39,7 @@ from termproxy.http.head import (
     read_request,
     without_fields,
 )
-from termproxy.observability.metrics import KEPT, RESPONSES, count_response
+from termproxy.observability.metrics import KEPT, RESPONSE_SECONDS, RESPONSES
 from termproxy.observability.record import ConnectionRecord, ExchangeRecord
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
@@ -294,9 +294,9 @@ class HttpConnection(RelayingConnection):
         self._express = None
         shared.row[_REQUESTS] += 1
         tally = self._frontend.tally
-        tally[RESPONSES[status // 100]] += 1
-        tally[KEPT] += 1
-        count_response(tally, now - began)
+        tally.add(RESPONSES[status // 100])
+        tally.add(KEPT)
+        tally.observe(RESPONSE_SECONDS, now - began)
         if shared.access_log is not None:
             self._report_plain(head, began, backend, number, status, now)
         if closes:

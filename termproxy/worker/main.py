@@ -25,6 +25,7 @@ from termproxy.backends.board import Board
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
 from termproxy.messages import MessageReader, message
+from termproxy.observability._tally import Tally
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.record import ConnectionRecord
 from termproxy.observability.scoreboard import NANOSECONDS, Column, Row, WorkerState
@@ -96,7 +97,7 @@ class Worker:
         self._acceptor = Acceptor(self._shared, assignment.slot, assignment.slot_beats, _descriptors())
         assignment.stores.tickets.count_into(assignment.row.keys)
         for index, assembly in enumerate(assignment.assemblies):
-            assembly.frontend.tally = assignment.row.frontend(index)
+            assembly.frontend.tally = Tally(assignment.row.frontend(index))
             if assembly.redirection is not None:
                 assembly.redirection.tally = assembly.frontend.tally
         for cluster in self._clusters:

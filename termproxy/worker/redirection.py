@@ -15,7 +15,7 @@ from termproxy.errors import Fault
 from termproxy.http._wire import HeadReader, MalformedError
 from termproxy.http.answers import answer, redirect
 from termproxy.http.head import RefusedRequestError, Request, read_request
-from termproxy.observability.metrics import FRONTEND_WORDS
+from termproxy.observability.metrics import new_tally
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Ready
@@ -34,7 +34,7 @@ class Redirection:
         self.requests = requests
         self.head_max = head_max  # bytes
         self.port = port
-        self.tally: memoryview = memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+        self.tally = new_tally()
         """The frontend's; a worker puts its row's words here."""
 
     @property

@@ -13,6 +13,7 @@ from termproxy import clock
 from termproxy.backends.pool import Pool
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
+from termproxy.observability._tally import Tally
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.logs import Throttle
@@ -94,9 +95,9 @@ class Shared:
         self.gate = Gate(self.clients, self.limits)
         self.handshakes = HandshakeQueue(self.loop, self.limits)
 
-    def count_drop(self, tally: memoryview, limit: str, client: str) -> None:
+    def count_drop(self, tally: Tally, limit: str, client: str) -> None:
         """A limit has turned a client away."""
-        tally[DROPPED[limit]] += 1
+        tally.add(DROPPED[limit])
         if self.warnings.admits(f"clients turned away by limits.{limit}", clock.monotonic()):
             log.warning("%s turned away by limits.%s", client or "a client", limit)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from termproxy.observability import metrics
+from termproxy.observability._tally import Tally
 from termproxy.observability.metrics import (
     FAMILIES,
     FRONTEND_WORDS,
@@ -16,6 +17,7 @@ from termproxy.observability.metrics import (
     as_plain,
     count_full,
     count_resumed,
+    new_tally,
 )
 from termproxy.observability.scoreboard import KEY_WORDS, Row, Scoreboard
 from termproxy.outcome import Miss
@@ -24,8 +26,8 @@ from termproxy.tls.tickets import KEYS_MAX
 
 
 @pytest.fixture
-def tally() -> memoryview:
-    return memoryview(bytearray(FRONTEND_WORDS * 8)).cast("q")
+def tally() -> Tally:
+    return new_tally()
 
 
 # The table.
@@ -53,12 +55,12 @@ def test_no_age_that_a_session_may_have_is_beyond_the_last_bound() -> None:
 # Counting.
 
 
-def test_nothing_is_told_of_what_did_not_happen(tally: memoryview) -> None:
+def test_nothing_is_told_of_what_did_not_happen(tally: Tally) -> None:
     assert all(labels == {} for labels in as_plain(tally).values())
 
 
 @pytest.mark.parametrize("miss", Miss)
-def test_a_full_handshake_tells_why(tally: memoryview, miss: Miss) -> None:
+def test_a_full_handshake_tells_why(tally: Tally, miss: Miss) -> None:
     count_full(tally, 0.003, 1_500_000, miss)
     told = as_plain(tally)
     assert told["handshakes"] == {"full": 1}
@@ -70,9 +72,7 @@ def test_a_full_handshake_tells_why(tally: memoryview, miss: Miss) -> None:
 
 
 @pytest.mark.parametrize(("from_cache", "word"), [(False, "ticket"), (True, "session_id")])
-def test_a_resumed_one_tells_from_what_and_how_old(
-    tally: memoryview, word: str, *, from_cache: bool
-) -> None:
+def test_a_resumed_one_tells_from_what_and_how_old(tally: Tally, word: str, *, from_cache: bool) -> None:
     count_resumed(tally, 0.0004, 200_000, 61, from_cache=from_cache)
     told = as_plain(tally)
     assert told["handshakes"] == {word: 1}
@@ -88,7 +88,7 @@ def test_a_resumed_one_tells_from_what_and_how_old(
     [(0, "1"), (1, "1"), (2, "10"), (604_800, "604800"), (604_801, "+Inf"), (2**40, "+Inf")],
 )
 def test_an_age_falls_into_the_bucket_that_it_does_not_exceed(
-    tally: memoryview, age: int, bucket: str
+    tally: Tally, age: int, bucket: str
 ) -> None:
     count_resumed(tally, 0.0, 0, age, from_cache=False)
     assert as_plain(tally)["ticket_age_seconds"] == {bucket: 1}
@@ -99,7 +99,7 @@ def test_an_age_falls_into_the_bucket_that_it_does_not_exceed(
     [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.002"), (5.0, "5.0"), (9.0, "+Inf")],
 )
 def test_a_duration_falls_into_the_bucket_that_it_does_not_exceed(
-    tally: memoryview, seconds: float, bucket: str
+    tally: Tally, seconds: float, bucket: str
 ) -> None:
     count_full(tally, seconds, 0, Miss.NONE_OFFERED)
     count_resumed(tally, seconds, 0, 0, from_cache=True)
@@ -107,7 +107,7 @@ def test_a_duration_falls_into_the_bucket_that_it_does_not_exceed(
     assert told["handshake_seconds_full"] == told["handshake_seconds_resumed"] == {bucket: 1}
 
 
-def test_every_handshake_is_in_one_bucket_of_each_kind(tally: memoryview) -> None:
+def test_every_handshake_is_in_one_bucket_of_each_kind(tally: Tally) -> None:
     for number in range(100):
         count_full(tally, number / 10, number, Miss(number % len(Miss)))
         count_resumed(tally, number / 10, number, number * 100, from_cache=number % 3 == 0)
@@ -150,12 +150,12 @@ def test_a_frontends_counters_survive_the_worker_and_a_reload() -> None:
     scoreboard = Scoreboard()
     first = scoreboard.take_row(["web", "api"])
     assert first is not None
-    count_full(first.frontend(0), 0.1, 5000, Miss.NONE_OFFERED)
-    count_resumed(first.frontend(1), 0.1, 5000, 3, from_cache=False)
+    count_full(Tally(first.frontend(0)), 0.1, 5000, Miss.NONE_OFFERED)
+    count_resumed(Tally(first.frontend(1)), 0.1, 5000, 3, from_cache=False)
     scoreboard.return_row(first)
     second = scoreboard.take_row(["api", "web"])  # a reload has turned them round
     assert second is not None
-    count_full(second.frontend(1), 0.1, 5000, Miss.EXPIRED)
+    count_full(Tally(second.frontend(1)), 0.1, 5000, Miss.EXPIRED)
     totals = {
         name: as_plain(words) for name, words in scoreboard.frontend_totals(["web", "api"]).items()
     }
