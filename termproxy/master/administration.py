@@ -29,6 +29,7 @@ from termproxy.messages import MessageReader, message
 log = logging.getLogger("master")
 
 SILENT_MAX = 10.0  # seconds without a word until it counts as hung
+SLEPT = 1.0  # seconds between two ticks tell that the master itself was stopped
 QUESTION_MAX = 1 << 20  # bytes
 OPEN_MAX = 256  # questions that are not answered yet
 LAST_WORDS = 3.0  # seconds for it to pass our last answers on, and to go
@@ -59,6 +60,7 @@ class Administration:
         self._began = 0.0
         self._start_at = 0.0
         self._young_deaths = 0
+        self._ticked = 0.0
 
     def add(
         self, sock: socket.socket, *, is_public: bool = False, names: frozenset[str] = frozenset()
@@ -68,9 +70,12 @@ class Administration:
 
     def tick(self, now: float) -> None:
         """Start it when it is time; end one that hangs."""
+        slept, self._ticked = now - self._ticked > SLEPT, now
         if self.pid is None:
             if self._listeners and now >= self._start_at:
                 self._start(now)
+        elif slept:
+            self._began = now  # what it has said meanwhile is still to be heard
         elif self._talk is None or now - max(self._talk.heard_at, self._began) > SILENT_MAX:
             log.error("the admin process hangs: killing it")
             os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so it cannot have become another's

@@ -160,14 +160,28 @@ def test_another_process_is_none_of_its_business(master: Master) -> None:
     assert not master.administration.on_exit(1, "exited", 2.0)
 
 
+def ticks(master: Master, first: float, last: float) -> None:
+    now = first
+    while now <= last:
+        master.administration.tick(now)
+        now += 0.25
+
+
 def test_one_that_shows_no_life_is_killed(master: Master) -> None:
-    master.administration.tick(1.0)
+    ticks(master, 1.0, 5.0)
     master.say({}, now=5.0)
-    master.administration.tick(5.0 + SILENT_MAX)
+    ticks(master, 5.0, 5.0 + SILENT_MAX)
     assert master.forks.started[0].poll() is None
-    master.administration.tick(5.1 + SILENT_MAX)
+    ticks(master, 5.25 + SILENT_MAX, 5.5 + SILENT_MAX)
 
     assert master.forks.started[0].wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_when_the_master_itself_was_stopped_nobody_is_blamed_for_it(master: Master) -> None:
+    ticks(master, 1.0, 2.0)
+    ticks(master, 100.0, 100.0 + SILENT_MAX)
+
+    assert master.forks.started[0].poll() is None
 
 
 def test_at_the_end_it_hears_the_rest_and_is_waited_for(master: Master) -> None:

@@ -501,7 +501,8 @@ def waiting(case: Case) -> Iterator[tuple[Server, int]]:
         case.site(responder=http.url)
         with case.server() as server:
             wait_until(lambda: http.requests, "the responder is asked")
-            [helper] = set(session_members(server.pid)) - {server.pid, *server.workers()}
+            known = {*server.status()["processes"].values(), *server.workers()}
+            [helper] = set(session_members(server.pid)) - known
             yield server, helper
 
 

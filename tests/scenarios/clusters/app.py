@@ -75,6 +75,7 @@ def wait_for_checks(server: Server, address: str, count: int = 1) -> None:
 
 
 def children(server: Server) -> set[int]:
-    """The master's processes but its workers: its prober."""
-    workers = {int(worker["pid"]) for worker in server.status()["workers"]}
-    return set(session_members(server.pid)) - workers - {server.pid}
+    """The master's processes but its workers and the admin process: its prober."""
+    status = server.status()
+    workers = {int(worker["pid"]) for worker in status["workers"]}
+    return set(session_members(server.pid)) - workers - {server.pid, status["processes"]["admin"]}
