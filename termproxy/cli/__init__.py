@@ -26,6 +26,7 @@ VERBS = {
     "status": "control",
     "stop": "control",
     "tickets": "tickets",
+    "top": "top",
 }
 
 
