@@ -43,7 +43,6 @@ class Snapshot:
     utc: datetime
     status: Answer
     certificates: Sequence[Answer]
-    keys: Sequence[Answer]
     backends: Sequence[Answer]
 
 
@@ -58,7 +57,6 @@ def snapshot(path: Path) -> Snapshot:
         clock.utc_now(),
         told("status"),
         told("certs", first=CERTIFICATES_TOLD)["certificates"],
-        told("tickets", do="status")["keys"],
         told("backends")["backends"],
     )
 
@@ -273,12 +271,13 @@ def _ages(now: Snapshot) -> Iterator[Text]:
         when = f"expires in {length(left)}" if left > 0 else "HAS EXPIRED"
         style = "bold red" if left < 7 * 86400 else "yellow" if left < 21 * 86400 else ""
         yield _line(f"certificate  {when}: {names}{ocsp}", style)
+    keys = now.status["ticket_keys"]
     told = [
         f"{key['role']} for {length(key['age_seconds'])}"
-        for key in now.keys
+        for key in keys
         if key["role"] == "issuing" and key["age_seconds"] is not None
     ]
-    others = Counter(key["role"] for key in now.keys if key["role"] != "issuing")
+    others = Counter(key["role"] for key in keys if key["role"] != "issuing")
     told += [f"{count} {role}" for role, count in others.items()]
     yield _line(f"ticket keys  {', '.join(told) or 'none'}")
 

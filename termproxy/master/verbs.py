@@ -84,13 +84,16 @@ class Verbs:
                     return {"error": f"tickets: cannot do {do!r}"}
         except (TicketKeyRefusedError, KeyError, TypeError, ValueError) as error:
             return {"error": str(error)}
-        issued = self._arbiter.scoreboard.tickets(self._arbiter.tickets.numbers())
         workers = [
             {"pid": pid, "frontends": child.row.plain_totals()}
             for pid, child in sorted(self._arbiter.children.items())
         ]
         frontends = self._frontend_totals()
-        return self._arbiter.tickets.status(issued) | {"frontends": frontends, "workers": workers}
+        return self._ticket_status() | {"frontends": frontends, "workers": workers}
+
+    def _ticket_status(self) -> dict[str, Any]:
+        issued = self._arbiter.scoreboard.tickets(self._arbiter.tickets.numbers())
+        return self._arbiter.tickets.status(issued)
 
     def _on_backends(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now, utc_now = clock.monotonic(), clock.utc_now()
@@ -128,6 +131,7 @@ class Verbs:
                 }
                 for frontend in (config.frontends if config else ())
             ],
+            "ticket_keys": self._ticket_status()["keys"],
             "processes": self._arbiter.helpers(),
             "restarts": self._arbiter.restarts,
             "workers": list(self._worker_status(clock.monotonic())),

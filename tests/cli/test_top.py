@@ -70,12 +70,13 @@ def taken(at: float = 0.0, **changes: Any) -> Snapshot:
         "uptime_seconds": 90_061.0,
         "last_reload": None,
         "restarts": 0,
+        "ticket_keys": [],
         "workers": [worker(0), worker(1)],
         "frontends": [{"totals": {"handshakes_failed": {}}}],
     }
     status |= {name: value for name, value in changes.items() if name in status}
     totals |= {name: value for name, value in changes.items() if name in totals}
-    return Snapshot(at, UTC_NOW, status | {"totals": totals}, [], [], [backend(1)])
+    return Snapshot(at, UTC_NOW, status | {"totals": totals}, [], [backend(1)])
 
 
 def seen(previous: Snapshot, now: Snapshot, *, width: int = 80) -> list[str]:
@@ -157,7 +158,8 @@ def test_certificates_count_down_and_keys_grow_old() -> None:
         {"role": "next", "age_seconds": 0},
         {"role": "redeeming", "age_seconds": 9},
     ]
-    now = replace(taken(), certificates=[expires(hours=-1), expires(days=30, hours=2)], keys=keys)
+    certificates = [expires(hours=-1), expires(days=30, hours=2)]
+    now = replace(taken(ticket_keys=keys), certificates=certificates)
     lines = seen(now, now)
 
     assert [each.strip() for each in lines if each.startswith("certificate")] == [

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from termproxy.observability.metrics import FAILED, FAILURES, FAMILIES, FRONTEND_WORDS, as_plain
+from termproxy.observability.metrics import (
+    FAILED,
+    FAILURES,
+    FAMILIES,
+    FRONTEND,
+    FRONTEND_WORDS,
+    MEASURED,
+    METRICS,
+    TOTALS,
+    as_plain,
+)
+from termproxy.observability.scoreboard import COUNTERS
 
 
 def test_every_label_has_a_word_of_its_own() -> None:
@@ -43,6 +54,20 @@ def test_words_are_stable() -> None:
         "internal_error",
         "drain_timeout",
     } <= set(FAILURES)
+
+
+def test_every_counter_of_a_worker_is_told() -> None:
+    """Its handshakes are, by frontend."""
+    by_frontend = {"handshakes", "handshakes_resumed", "handshakes_failed"}
+
+    assert {column.name.lower() for column in COUNTERS} == set(TOTALS) | by_frontend
+
+
+def test_no_two_metrics_have_one_name() -> None:
+    families = {family.metric for family in FRONTEND.values() if family.metric is not None}
+    totals = {metric for metric, _ in TOTALS.values()}
+
+    assert len(METRICS) == len(families) + len(totals) + len(MEASURED)
 
 
 def test_counters_at_zero_are_left_out() -> None:
