@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from socket import SHUT_WR
@@ -80,7 +81,8 @@ def run(doors: Sequence[Door], talk_fd: int, render: Render) -> None:
     accepting = [gevent.spawn(desk.run) for desk in desks]
     beating = gevent.spawn(master.beat)
     master.hear()
-    gevent.killall([*accepting, beating])
+    # Who is still asking will not be answered.
+    gevent.killall([*accepting, beating, *(client for desk in desks for client in desk.asking)])
     for desk in desks:
         desk.close()
     gevent.joinall([client for desk in desks for client in desk.clients], timeout=LAST_WORDS)
@@ -153,6 +155,7 @@ class Desk:
         self._master = master
         self._render = render
         self.clients: set[gevent.Greenlet] = set()
+        self.asking: set[gevent.Greenlet] = set()  # of them, whose request is not whole
 
     def run(self) -> None:
         """Take clients, for ever."""
@@ -190,7 +193,7 @@ class Desk:
         asked = _Asked()
         try:
             deadline = gevent.Timeout(REQUEST_TIMEOUT)
-            with deadline:
+            with deadline, self._is_asking():
                 resource, arguments = self._read(sock, asked)
             status, kind, body = self._ask(sock, resource, arguments)
         except RefusedError as error:
@@ -202,6 +205,15 @@ class Desk:
             body = routes.problem(f"no request within {REQUEST_TIMEOUT:g} seconds")
             return routes.response(408, routes.JSON, body)
         return routes.response(status, kind, body, with_body=asked.with_body)
+
+    @contextmanager
+    def _is_asking(self) -> Iterator[None]:
+        client = gevent.getcurrent()
+        self.asking.add(client)
+        try:
+            yield
+        finally:
+            self.asking.discard(client)
 
     def _read(self, sock: Any, asked: _Asked) -> tuple[Resource, dict[str, Any]]:
         """One request.  RefusedError for one that is not put to the master."""

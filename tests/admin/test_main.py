@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from termproxy.admin.main import CLIENTS_MAX, REQUEST_TIMEOUT
+from termproxy import clock
+from termproxy.admin.main import CLIENTS_MAX, LAST_WORDS, REQUEST_TIMEOUT
 from termproxy.admin.routes import BODY_MAX
 from termproxy.messages import MessageReader, message
 from tests.support.waiting import PATIENCE, wait_until
@@ -22,6 +23,7 @@ from tests.support.waiting import PATIENCE, wait_until
 ADMIN = """
 import sys
 from socket import AF_INET, AF_UNIX
+from termproxy import clock
 from termproxy.admin.main import Door, prepare
 talk, control, public = map(int, sys.argv[1:])
 doors = [Door(control, AF_UNIX, False), Door(public, AF_INET, True)]
@@ -299,6 +301,17 @@ def test_who_has_no_answer_when_the_master_goes_is_hung_up_on(admin: Admin) -> N
         admin.question()
         admin.talk.close()
         assert sock.recv(100) == b""
+
+
+def test_who_has_not_asked_when_the_master_goes_holds_nobody_up(admin: Admin) -> None:
+    with admin.connect() as silent, admin.connect() as slow:
+        slow.sendall(b"GET /status HTTP/1.1\r\n")
+        assert admin.was_not_asked()  # and so all of them are in
+        begun = clock.monotonic()
+        admin.talk.close()
+        assert admin.process.wait(PATIENCE) == 0
+        assert clock.monotonic() - begun < LAST_WORDS
+        assert silent.recv(1) == b""
 
 
 def test_an_answer_larger_than_a_socket_s_buffer_arrives_whole(admin: Admin) -> None:
