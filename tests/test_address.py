@@ -104,3 +104,19 @@ def test_a_name_becomes_addresses_of_its_port() -> None:
     assert str(name) == "app.internal:80"
     assert name.at("192.0.2.1") == parse_address("192.0.2.1:80")
     assert name.at("2001:db8::1") == parse_address("[2001:db8::1]:80")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_loopback"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("unix:/run/a", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("192.0.2.1:1", False),
+    ],
+)
+def test_only_this_machine_reaches_a_loopback_address(text: str, *, is_loopback: bool) -> None:
+    assert parse_address(text).is_loopback == is_loopback

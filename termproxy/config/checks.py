@@ -126,6 +126,10 @@ def _addresses_used_twice(config: Config) -> Iterator[Finding]:
                     what = f"{address} is already listened on by frontend {seen[address]!r}"
                     yield ("frontend", index, name), what, "give each address to one frontend"
                 seen[address] = frontend.name
+    admin = str(config.admin.listen)
+    if admin in seen:
+        what = f"{admin} is already listened on by frontend {seen[admin]!r}"
+        yield ("admin", "listen"), what, "give it an address of its own"
 
 
 def _hosts_named_twice(config: Config) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import pytest
 from termproxy.address import parse_address
 from termproxy.config.checks import problems
 from termproxy.config.schema import (
+    Admin,
     CertificateFiles,
     Cluster,
     Config,
@@ -87,6 +88,18 @@ def test_an_address_stands_once_in_one_frontend_too() -> None:
     (finding,) = problems(config(frontend("a", "127.0.0.1:1", "127.0.0.1:1")))
 
     assert finding[1] == "127.0.0.1:1 is already listened on by frontend 'a'"
+
+
+def test_metrics_are_not_served_where_clients_are() -> None:
+    admin = Admin(listen=parse_address("127.0.0.1:8443"))
+
+    assert list(problems(replace(config(frontend()), admin=admin))) == [
+        (
+            ("admin", "listen"),
+            "127.0.0.1:8443 is already listened on by frontend 'web'",
+            "give it an address of its own",
+        )
+    ]
 
 
 def test_several_certificates_are_fine() -> None:

@@ -101,6 +101,10 @@ access = "-"  # default
 format = "json"  # default
 query = false  # default
 
+[admin]
+listen = ""  # default
+names = []  # default
+
 [timeouts]
 handshake = 10  # default
 connect = 3  # default

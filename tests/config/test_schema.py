@@ -12,6 +12,7 @@ import pytest
 from termproxy.address import Name, parse_address
 from termproxy.config.schema import (
     FIELD_VALUE_MAX,
+    Admin,
     BadItems,
     BadValue,
     CertificateFiles,
@@ -63,6 +64,8 @@ FIXED_NAMES = {
     "pidfile",
     "control",
     "state_dir",
+    "admin.listen",
+    "admin.names",
     "log.level",
     "log.access",
     "log.format",
@@ -406,6 +409,16 @@ def test_name_servers_are_addresses_or_those_of_the_machine() -> None:
     assert "cannot ask" in refusal(kind(Dns, "servers"), ["unix:/run/dns"])
     assert refusal(kind(Dns, "servers"), "127.0.0.1:53")
     assert kind(Dns, "hosts").read("", BASE) is None
+
+
+def test_those_who_watch_have_an_address_or_none_and_names() -> None:
+    assert kind(Admin, "listen").read("", BASE) is None
+    assert kind(Admin, "listen").read("[::1]:9443", BASE) == parse_address("[::1]:9443")
+    assert "cannot listen on" in refusal(kind(Admin, "listen"), "unix:/run/admin")
+    assert kind(Admin, "names").read(["gate.example"], BASE) == ("gate.example",)
+    assert kind(Admin, "names").read([], BASE) == ()
+    assert refusal(kind(Admin, "names"), "gate.example")
+    assert refusal(kind(Admin, "names"), ["gate.example:9443"])
 
 
 def test_a_server_s_table_may_say_how_much_it_takes() -> None:
