@@ -9,6 +9,7 @@ one percent of a measurement of a second.
 import ctypes
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,22 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime(clock.value)
     except OSError as error:
         raise ProcessLookupError(*error.args) from error
+
+
+def cpu_with_ended(root: int) -> float:
+    """Return the CPU seconds of the started process and its descendants, of those that have ended, too.
+
+    What has ended is known to its parent in ticks, once that has waited for it.
+    """
+    living = 0.0
+    try:
+        for pid in serving_pids(root):
+            with suppress(ProcessLookupError):  # ended since: its parent will know
+                living += cpu_seconds(pid)
+        ended = psutil.Process(root).cpu_times()
+    except psutil.Error as error:
+        raise MeasurementError(f"the server has ended: {error}") from error
+    return living + ended.children_user + ended.children_system
 
 
 def core_busy_seconds(core: int) -> float:
