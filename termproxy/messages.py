@@ -2,6 +2,9 @@
 
 A message is a length (four bytes, big-endian) and JSON.  The master sends orders (worker/orders.py), a
 worker reports what it has seen: `{"failures": [...]}`, see observability/failure_book.py.
+
+With an order's first byte go the descriptors (SCM_RIGHTS, unix(7)) that its "descriptors" counts: they
+have come when it has, in the order of the orders.  A worker's are not taken.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import orjson
 
 _LENGTH = 4
 
+DESCRIPTORS_MAX = 64  # of an order; the kernel would take 253
 REPORT_MAX = 1 << 20  # bytes: what the master takes from a worker at a time
 
 

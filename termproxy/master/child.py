@@ -10,16 +10,30 @@ import logging
 import os
 import selectors
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from termproxy.master.spawn import READY, REASON_MAX
 from termproxy.messages import REPORT_MAX, MessageReader
-from termproxy.observability.scoreboard import Row
+from termproxy.observability.scoreboard import Column, Row
 
 log = logging.getLogger("master")
 
 ORDERS_SEND = 1 << 16  # bytes at a time
+
+
+@dataclass(slots=True)
+class _Order:
+    """What the worker has not taken yet of one."""
+
+    rest: bytearray
+    fds: list[int]  # ours, until they have gone with its first byte
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
 
 
 class Child:
@@ -42,23 +56,40 @@ class Child:
         self._selector = selector
         self._on_ready = on_ready
         self._on_report = on_report
-        self._unsent = bytearray()  # orders that the worker has not taken yet
+        self._unsent: deque[_Order] = deque()
+        self._ordered = 0
         self._reports = MessageReader(REPORT_MAX)
         self._said = b""
         self._is_heard = True
         self._listen()
         selector.register(startup_fd, selectors.EVENT_READ, self._on_word)
 
-    def order(self, message: bytes) -> None:
-        was_idle = not self._unsent
-        self._unsent += message
-        if was_idle:
+    def order(self, message: bytes, fds: Iterable[int] = ()) -> int:
+        """Have the worker do what `message` says, with the descriptors that it counts; they stay the
+        caller's.  Returns the order's number, for `has_obeyed`.  OSError: no descriptor is left, and
+        nothing was ordered.
+        """
+        order = _Order(bytearray(message), [])
+        try:
+            for fd in fds:
+                order.fds.append(os.dup(fd))
+        except OSError:
+            order.close()
+            raise
+        self._ordered += 1
+        self._unsent.append(order)
+        if len(self._unsent) == 1:
             self._send_orders()
+        return self._ordered
+
+    def has_obeyed(self, number: int) -> bool:
+        """Whether the worker says that it has carried out the order of this number, or refused it."""
+        return int(self.row.words[Column.ORDERS]) >= number
 
     def bury(self) -> str:
         """It has gone, and was reaped: hear its last reports, and let go.  Returns its last words."""
         self._hear()
-        self._unsent.clear()
+        self._forget_orders()
         self._is_heard = False
         self._listen()
         self._talk.close()
@@ -111,12 +142,21 @@ class Child:
         """Send what the worker takes now; the rest when it takes more."""
         try:
             while self._unsent:
-                del self._unsent[: self._talk.send(self._unsent[:ORDERS_SEND])]
+                order = self._unsent[0]
+                sent = socket.send_fds(self._talk, [order.rest[:ORDERS_SEND]], order.fds)
+                order.close()  # they go with the first byte
+                del order.rest[:sent]
+                if not order.rest:
+                    self._unsent.popleft()
         except BlockingIOError:
             pass
         except OSError:
-            self._unsent.clear()  # it is on its way out; its replacement inherits what is served
+            self._forget_orders()  # it is on its way out; its replacement inherits what is served
         self._listen()
+
+    def _forget_orders(self) -> None:
+        while self._unsent:
+            self._unsent.popleft().close()
 
     def _hear(self) -> None:
         if not self._is_heard:

@@ -24,7 +24,7 @@ from termproxy import clock
 from termproxy.backends.board import Board
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
-from termproxy.messages import MessageReader, message
+from termproxy.messages import DESCRIPTORS_MAX, MessageReader, message
 from termproxy.observability._tally import Tally
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.record import ConnectionRecord
@@ -81,6 +81,7 @@ class Worker:
         self._master = master
         self._unsent = b""  # of a report
         self._orders = MessageReader(ORDER_MAX)
+        self._came_along: list[int] = []  # descriptors, of orders that are not whole yet
         self._obedience = Orders(assignment.assemblies, assignment.stores)
         self._clusters = {c for assembly in assignment.assemblies for c in assembly.clusters.values()}
         self._report_ready = report_ready
@@ -150,7 +151,7 @@ class Worker:
 
     def _on_orders(self, watcher: Any) -> None:
         try:
-            data = self._master.recv(ORDERS_READ)
+            data, fds, _, _ = socket.recv_fds(self._master, ORDERS_READ, DESCRIPTORS_MAX)
         except BlockingIOError:
             return
         if not data:  # the master has gone, and its death signal did not come
@@ -158,19 +159,33 @@ class Worker:
             self.drain()
             return
         try:
-            for order in self._orders.feed(data):
-                self._obey(order)
+            self._obey_all(data, fds)
         except Exception:
             # What the master says next would build on this: a new worker begins with all of it.
             log.exception("an order could not be carried out; please report this")
             watcher.stop()
+            _close(self._came_along)
             self.drain()
 
+    def _obey_all(self, data: bytes, fds: list[int]) -> None:
+        """Carry out the orders that are whole now."""
+        self._came_along += fds
+        for order in self._orders.feed(data):
+            self._obey(order)
+        if len(self._came_along) > DESCRIPTORS_MAX:
+            raise ValueError(f"{len(self._came_along)} descriptors that no order counts")
+
     def _obey(self, order: dict[str, Any]) -> None:
+        count = order.get("descriptors", 0)
+        if count > len(self._came_along):
+            raise ValueError(f"an order with {count} descriptors, of which {len(self._came_along)} came")
+        fds, self._came_along = self._came_along[:count], self._came_along[count:]
         try:
-            self._obedience.obey(order, clock.utc_now())
+            self._obedience.obey(order, fds, clock.utc_now())
         except CertificateError as error:
             log.error("certificates from the master are refused, the old ones stay: %s", error)
+        finally:
+            _close(fds)  # those that nothing was done with
         self._shared.row[Column.ORDERS] += 1
 
     def _tick(self) -> None:
@@ -235,6 +250,11 @@ class Worker:
 def _descriptors() -> int:
     """How many this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path would make one object for each
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 def _together(line: FailureLine | None, count: int) -> ConnectionRecord:

@@ -65,8 +65,11 @@ class Orders:
             for assembly in assemblies
         ]
 
-    def obey(self, body: dict[str, Any], now: datetime) -> None:
-        """Show what an order says.  CertificateError leaves everything as it was."""
+    def obey(self, body: dict[str, Any], fds: list[int], now: datetime) -> None:  # noqa: ARG002
+        """Do what an order says.  CertificateError leaves everything as it was.
+
+        An order that keeps a descriptor takes it out of `fds`, where those are that came with it.
+        """
         if "staples" in body:
             changes = {
                 sha256: None if plain is None else (plain[0].encode("latin-1"), plain[1])

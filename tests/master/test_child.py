@@ -15,7 +15,7 @@ from termproxy.master.spawn import READY
 from termproxy.messages import message
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES
-from termproxy.observability.scoreboard import Row
+from termproxy.observability.scoreboard import Column, Row
 
 
 class Known:
@@ -227,6 +227,46 @@ def test_orders_and_reports_pass_each_other(known: Known) -> None:
 
     assert known.told() == 1
     assert 0 < len(known.talk.recv(1 << 21)) < len(order)
+
+
+def test_descriptors_go_with_their_order_however_slowly_the_worker_takes_it(known: Known) -> None:
+    files = [os.memfd_create(f"file-{number}") for number in range(3)]
+    orders = [b"1" * (1 << 20), b"2" * (1 << 20), b"3"]
+    for order, fds in zip(orders, (files[:1], (), files[1:]), strict=True):
+        known.child.order(order, fds)
+    inodes = [os.fstat(fd).st_ino for fd in files]
+    for fd in files:
+        os.close(fd)
+    received, came = 0, []
+    while received < sum(map(len, orders)):
+        data, fds, _, _ = socket.recv_fds(known.talk, 1 << 20, 10)
+        came += [(received // (1 << 20), os.fstat(fd).st_ino) for fd in fds]
+        received += len(data)
+        for fd in fds:
+            os.close(fd)
+        known.turn()
+
+    assert [inode for _, inode in came] == inodes
+    assert came[0][0] == 0, "with the first byte of the first order"
+
+
+def test_descriptors_of_orders_that_are_not_taken_are_let_go(known: Known) -> None:
+    ours, its = os.pipe()
+    known.child.order(b"x" * (1 << 22))
+    known.child.order(b"y", [its])
+    os.close(its)
+    known.bury()
+
+    assert os.read(ours, 1) == b""
+    os.close(ours)
+
+
+def test_an_order_is_obeyed_when_the_worker_has_counted_it(known: Known) -> None:
+    first, second = known.child.order(b"1"), known.child.order(b"2")
+    assert not known.child.has_obeyed(first)
+    known.row.words[Column.ORDERS] = 1
+    assert known.child.has_obeyed(first)
+    assert not known.child.has_obeyed(second)
 
 
 def test_an_order_to_a_worker_that_has_gone_is_dropped(known: Known) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -20,7 +22,7 @@ import psutil
 import pytest
 import trustme
 
-from termproxy.messages import REPORT_MAX, MessageReader
+from termproxy.messages import DESCRIPTORS_MAX, REPORT_MAX, MessageReader, message
 from termproxy.tls.certificates import load_certificate
 from termproxy.worker.orders import order
 from termproxy.worker.shared import FAILURE_LINES
@@ -257,8 +259,8 @@ def test_deadlines_pass_while_nothing_else_happens(
 
 
 def told(life: Life, *messages: bytes) -> None:
-    for message in messages:
-        life.orders.sendall(message)
+    for each in messages:
+        life.orders.sendall(each)
 
 
 def test_a_worker_shows_what_it_is_ordered_to(
@@ -266,8 +268,8 @@ def test_a_worker_shows_what_it_is_ordered_to(
 ) -> None:
     before, now = load_certificate(site), load_certificate(write_site(ca, tmp_path / "renewed.pem"))
     open_client, open_backend = life.connect(trust)
-    message = order(0, [before], [now], {})
-    told(life, message[:3], message[3:100], message[100:])
+    said = order(0, [before], [now], {})
+    told(life, said[:3], said[3:100], said[100:])
 
     def shown() -> bytes | None:
         return life.connect(trust)[0].getpeercert(binary_form=True)
@@ -291,6 +293,38 @@ def test_a_refused_order_is_told_and_the_old_certificate_stays(
 
     assert "certificates from the master are refused, the old ones stay" in life.errors
     assert "PRIVATE KEY" not in life.errors
+
+
+def test_a_descriptor_that_comes_with_an_order_is_closed_when_nothing_keeps_it(life: Life) -> None:
+    ours, its = os.pipe()
+    said = message({"staples": {}, "descriptors": 1})
+    socket.send_fds(life.orders, [said[:7]], [its])
+    os.close(its)
+    told(life, said[7:])
+    assert select.select([ours], [], [], PATIENCE)[0], "the pipe has no writer left"
+    os.close(ours)
+    life.signal(signal.SIGTERM)
+
+    assert life.end()[-1] == "1"
+
+
+def test_an_order_without_its_descriptors_is_not_carried_out_and_the_worker_goes(life: Life) -> None:
+    told(life, message({"staples": {}, "descriptors": 1}))
+
+    assert life.end()[-1] == "0"
+    assert "an order with 1 descriptors, of which 0 came" in life.errors
+
+
+def test_descriptors_that_no_order_counts_are_not_gathered(life: Life) -> None:
+    ours, its = os.pipe()
+    for _ in range(2):
+        socket.send_fds(life.orders, [message({"staples": {}})], [its] * DESCRIPTORS_MAX)
+    os.close(its)
+    assert select.select([ours], [], [], PATIENCE)[0], "the pipe has no writer left"
+    os.close(ours)
+
+    assert life.end()[-1] == "2"
+    assert "descriptors that no order counts" in life.errors
 
 
 def test_a_worker_whose_master_has_gone_drains(life: Life) -> None:

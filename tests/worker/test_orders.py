@@ -44,7 +44,7 @@ def message(before: Sequence[Certificate], now: Sequence[Certificate], index: in
 def obeyed(assembly: Assembly, *said: bytes) -> None:
     orders = Orders([assembly], Stores())
     for body in read(*said):
-        orders.obey(body, NOW)
+        orders.obey(body, [], NOW)
 
 
 # What is said.
@@ -101,7 +101,7 @@ def test_contexts_that_are_served_on_are_kept() -> None:
 def test_an_order_is_for_one_frontend() -> None:
     one, other = serving(frontend(), A), serving(frontend(), A)
     (body,) = read(message([A], [B], index=1))
-    Orders([one, other], Stores()).obey(body, NOW)
+    Orders([one, other], Stores()).obey(body, [], NOW)
     assert (files(one, None), files(other, None)) == (["a.test"], ["b.test"])
 
 
@@ -130,8 +130,8 @@ def test_an_order_builds_on_a_refused_one() -> None:
     orders = Orders([worker], Stores())
     refused, good = read(order(0, [A], [A, B], {}), message([A, B], [A, B, C]))
     with pytest.raises(CertificateError):
-        orders.obey(refused, NOW)
-    orders.obey(good, NOW)
+        orders.obey(refused, [], NOW)
+    orders.obey(good, [], NOW)
     assert worker.certificates == (A, B, C)
 
 
@@ -141,7 +141,7 @@ def test_what_is_not_wanted_any_more_is_forgotten() -> None:
     orders = Orders([worker], Stores())
     for number in range(5):
         (body,) = read(message([], [certificate(f"{number}.test")]))
-        orders.obey(body, NOW)
+        orders.obey(body, [], NOW)
     assert len(orders._known[0]) == 1
 
 
