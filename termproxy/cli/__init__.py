@@ -23,6 +23,7 @@ VERBS = {
     "demo": "demo",
     "certs": "control",
     "explain": "explain",
+    "reopen": "control",
     "status": "control",
     "stop": "control",
     "tickets": "tickets",

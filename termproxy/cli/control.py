@@ -1,4 +1,4 @@
-"""`termproxy stop` and `termproxy status`: ask a running master, over its control socket."""
+"""`termproxy stop`, `reopen`, `status` and `certs`: ask a running master, over its control socket."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def status(control: Path | None, file: Path | None, as_json: bool) -> None:  # n
         click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
     else:
         show_status(answer, Console())
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+def reopen(control: Path | None, file: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Open the access log anew, after it was renamed, and wait until every worker writes to it."""
+    answer = ask(control_path(control, file), {"verb": "reopen"}, timeout=ANSWER_TIMEOUT)
+    if as_json:
+        click.echo(orjson.dumps(answer))
+    elif answer["reopened"]:
+        click.echo(f"{', '.join(answer['reopened'])}: opened anew by {answer['workers']} workers")
+    else:
+        click.echo("no log is a file: there was nothing to open anew")
 
 
 def show_status(answer: dict[str, Any], console: Console) -> None:

@@ -34,6 +34,7 @@ from termproxy.master.control import ControlSocket, Request
 from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, User, build, check
 from termproxy.master.listeners import Listeners, listen_alone
+from termproxy.master.log_keeper import LogKeeper
 from termproxy.master.notify import notify
 from termproxy.master.pidfile import Pidfile
 from termproxy.master.signals import SignalInbox
@@ -45,7 +46,7 @@ from termproxy.master.verbs import Verbs
 from termproxy.observability import logs
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES
-from termproxy.observability.scoreboard import ROWS, SLOTS, Row, Scoreboard
+from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Row, Scoreboard
 from termproxy.tls._openssl import openssl_version
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.context import Stores
@@ -75,7 +76,6 @@ SWEEP = 60.0  # seconds: expired sessions stay in memory no longer than this
 FAILURE_KINDS = 1000  # kept, of handshakes that failed
 
 _NOT_YET = {
-    signal.SIGUSR1: "reopening logs (use HUP)",
     signal.SIGUSR2: "upgrading",
     signal.SIGWINCH: "stopping the workers only",
     signal.SIGTTIN: "adding a worker",
@@ -121,6 +121,7 @@ class Arbiter:
         self.supervisor = decide.Supervisor()
         self.generations: dict[int, Generation] = {}
         self.children: dict[int, Child] = {}
+        self.log_keeper = LogKeeper(self.children)
         self._added_addresses: dict[int, list[Any]] = {}
         self._slots_before: dict[int, int] = {}
         self._told_when_stopped: list[Request] = []
@@ -194,6 +195,8 @@ class Arbiter:
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
         self.tickets.tick()
+        self.log_keeper.tick(now)
+        self.scoreboard.count(Column.LOG_LINES_LOST, logs.take_lost())
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP
             self.stores.sweep()
@@ -470,6 +473,8 @@ class Arbiter:
                     self._reap()
                 case signal.SIGHUP if self._may_reload:
                     self._reload()
+                case signal.SIGUSR1:
+                    self.reopen_logs()
                 case signal.SIGTERM | signal.SIGQUIT if not self.supervisor.stopping:
                     self._stop(now)
                 case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
@@ -491,6 +496,11 @@ class Arbiter:
             self._stop_now(clock.monotonic())
         elif not self.supervisor.stopping:
             self._stop(clock.monotonic())
+
+    def reopen_logs(self, request: Request | None = None) -> None:
+        """Have workers write to the files that now have the logs' names; `request` is told when all do."""
+        workers = self.supervisor.workers.values()
+        self.log_keeper.reopen(self.generations, workers, request, clock.monotonic())
 
     def _stop_now(self, now: float) -> None:
         log.info("stopping at once")

@@ -53,6 +53,8 @@ class Verbs:
             request.answer(told(arguments))
             return
         match verb:
+            case "reopen":
+                self._arbiter.reopen_logs(request)
             case "stop":
                 self._arbiter.stop_for(request, now=bool(arguments.get("now")))
             case _:

@@ -18,7 +18,10 @@ from pathlib import Path
 import orjson
 
 from termproxy.errors import StartError
+from termproxy.observability.logs import STREAM
 from termproxy.observability.record import ConnectionRecord, ExchangeRecord
+
+_END_OF_TORN = b"\n"
 
 WAITING_MAX = 1 << 20  # bytes of lines that wait for a slow reader
 FILE_WRITE_MAX = 1 << 16  # bytes
@@ -39,8 +42,8 @@ class AccessLog:
         self._waiting = 0  # bytes in _lines
         self._patience = MANY  # with so many of them
         self._is_torn = False  # the last write ended inside a line
+        self._write_max = _write_max(fd)
         mode = os.fstat(fd).st_mode
-        self._write_max = FILE_WRITE_MAX if stat.S_ISREG(mode) else select.PIPE_BUF
         # The journal's end of standard output is a socket, which others may use blocking.
         self._sock = socket.socket(fileno=fd) if stat.S_ISSOCK(mode) else None
 
@@ -56,31 +59,45 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what the descriptor takes now; keep the rest."""
-        self._write_waiting()
+        if not self._write_waiting():
+            self._lose_all()
         self._patience = self._waiting + MANY  # a slow reader is not asked again for each line
 
-    def _write_waiting(self) -> None:
+    def _write_waiting(self) -> bool:
+        """Whether the descriptor takes lines, now or later: the reader is there, the disk has room."""
         while self._lines:
             count = self._lines_that_fit()
             chunk = b"".join(self._lines[:count])
             try:
                 written = self._put(chunk)
             except BlockingIOError:
-                return
-            except OSError:  # the reader has gone, or the disk is full: traffic goes on
-                self._lose_all()
-                return
+                return True
+            except OSError:  # traffic goes on
+                return False
             if written == len(chunk):
                 del self._lines[:count]
             else:  # a line over PIPE_BUF, or a disk that has just filled
-                self._lines[:count] = [chunk[written:]]
+                self._lines[:count] = chunk[written:].splitlines(keepends=True)
             self._is_torn = not chunk[:written].endswith(b"\n")
             self._waiting -= written
+        return True
+
+    def reopen(self, fd: int) -> None:
+        """Write to what `fd` is open on from now on, which stays the caller's.  Lines that wait go out
+        before, and those that the old file does not take to the new one.
+        """
+        self._write_waiting()
+        if self._is_torn or self._lines[:1] == [_END_OF_TORN]:
+            self.lost += self._is_torn
+            self._waiting -= len(self._lines.pop(0))  # the rest of a line, whose begin stays behind
+            self._is_torn = False
+        os.dup2(fd, self.fd, inheritable=False)
+        self._write_max = _write_max(fd)
 
     def _lose_all(self) -> None:
         self.lost += len(self._lines)
         # Whoever reads the log later finds one broken line, and the next one whole.
-        self._lines[:] = [b"\n"] if self._is_torn else []
+        self._lines[:] = [_END_OF_TORN] if self._is_torn else []
         self._waiting = len(self._lines)
         self._is_torn = False
 
@@ -105,6 +122,11 @@ class AccessLog:
             self._sock.close()
         else:
             os.close(self.fd)
+
+
+def _write_max(fd: int) -> int:
+    """Bytes: so many the descriptor takes without mixing them with another's."""
+    return FILE_WRITE_MAX if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
 
 
 def _as_json(record: Record) -> bytes:
@@ -140,17 +162,18 @@ def open_access_log(
         return None
     if target == "-":
         return AccessLog(_standard_output(), form)
-    return AccessLog(_opened(Path(target), owners), form)
+    return AccessLog(open_file(Path(target), owners), form)
 
 
-def _opened(path: Path, owners: Collection[int]) -> int:
-    """Append to a file, made when missing, to a pipe or a device that takes characters.
+def open_file(path: Path, owners: Collection[int] = ()) -> int:
+    """A descriptor to append to a file, made when missing, to a pipe or a device that takes characters.
+    StartError when that cannot be.
 
     Not to what somebody may have put there so that root writes where they cannot: a link of either kind.
     Who may replace the file is not asked: what takes its place goes through the same gate.
     """
     try:
-        fd = os.open(path, _FLAGS | os.O_CREAT | os.O_NOFOLLOW, 0o640)
+        fd = os.open(path, STREAM | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     except OSError as error:
         why = "it is a symbolic link; name the file" if path.is_symlink() else error.strerror
         raise StartError(f"log.access: cannot write {path}: {why}") from None
@@ -168,9 +191,6 @@ def _opened(path: Path, owners: Collection[int]) -> int:
     raise StartError(f"log.access: cannot write {path}: {problem}")
 
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-
-
 def _standard_output() -> int:
     """A descriptor of our own for standard output.
 
@@ -183,7 +203,7 @@ def _standard_output() -> int:
         raise StartError(f"log.access: standard output: {error.strerror}") from None
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
-            return os.open("/proc/self/fd/1", _FLAGS)
+            return os.open("/proc/self/fd/1", STREAM)
         except OSError:
             pass  # another user's terminal, say: better blocking than no log
     return os.dup(1)

@@ -1,9 +1,15 @@
-"""What termproxy says on standard error: one line a fact, in UTC, with the process that says it."""
+"""What termproxy says on standard error: one line a fact, in UTC, with the process that says it.
+
+Nobody waits for whoever reads it: lines that a full pipe, a full disk or a journal that hangs does not
+take are lost, and how many were is said when there is room again.
+"""
 
 from __future__ import annotations
 
 import logging
-import sys
+import os
+import socket
+import stat
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -14,8 +20,51 @@ Key = TypeVar("Key", bound=Hashable)
 FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s[%(process)d] %(message)s"
 
 
+class _StandardError:
+    """Descriptor 2 as a stream for logging: it does not wait, does not raise, and counts."""
+
+    def __init__(self) -> None:
+        self.lost = 0  # lines, since somebody took the count
+        self._untold = 0
+        self._is_torn = False  # the last write ended inside a line
+        self._is_socket = stat.S_ISSOCK(os.fstat(2).st_mode)
+        wait_for_nobody(2)
+
+    def write(self, text: str) -> None:
+        said = text.encode(errors="backslashreplace")
+        begin = b"\n" if self._is_torn else b""
+        if self._untold:
+            begin += f"({self._untold} lines were lost: standard error did not take them)\n".encode()
+        try:
+            written = self._put(begin + said)
+        except OSError:
+            written = 0
+        if written:
+            self._is_torn = written < len(begin + said)
+        if written <= len(begin):
+            self.lost += 1
+            self._untold += 1
+        else:
+            self._untold = 0
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+    def _put(self, said: bytes) -> int:
+        if not self._is_socket:
+            return os.write(2, said)
+        with socket.socket(fileno=os.dup(2)) as sock:
+            return sock.send(said, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+_standard_error: _StandardError | None = None
+
+
 def set_up(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    """Say things of this level and above.  To be called again when the level has changed."""
+    global _standard_error  # noqa: PLW0603 - there is one, as there is one root logger
+    _standard_error = _standard_error or _StandardError()
+    handler = logging.StreamHandler(_standard_error)
     formatter = logging.Formatter(FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
@@ -23,6 +72,32 @@ def set_up(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.raiseExceptions = False  # a log that cannot be written must not stop the server
+
+
+def take_lost() -> int:
+    """How many lines this process could not write since the last call."""
+    if _standard_error is None:
+        return 0
+    lost, _standard_error.lost = _standard_error.lost, 0
+    return lost
+
+
+def wait_for_nobody(fd: int) -> None:
+    """Open a pipe or a terminal anew, under its number, so that not blocking is ours alone and not that
+    of whoever started us, too.  A file never blocks; a socket is asked not to for each send.
+    """
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", STREAM)
+    except OSError:
+        return  # another user's terminal, say: better blocking than no log
+    os.dup2(own, fd)
+    os.close(own)
+
+
+STREAM = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 @dataclass(slots=True)

@@ -45,6 +45,7 @@ class Column(IntEnum):
     ACCESS_LINES_LOST = 10
     ORDERS = 11  # from the master, carried out or refused
     REQUESTS = 12  # of HTTP, answered or not
+    LOG_LINES_LOST = 13  # of standard error
 
 
 COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)
@@ -123,6 +124,10 @@ class Scoreboard:
         for number, tickets in row.tickets():
             self._past_tickets[number] = self._past_tickets.get(number, 0) + tickets
         row.close()
+
+    def count(self, column: Column, number: int) -> None:
+        """Of the master's own."""
+        self._past[column] += number
 
     def totals(self) -> dict[Column, int]:
         """Every counter over all workers, living and gone."""

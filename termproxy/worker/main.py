@@ -25,6 +25,7 @@ from termproxy.backends.board import Board
 from termproxy.config.schema import Limits, Timeouts
 from termproxy.errors import Fault
 from termproxy.messages import DESCRIPTORS_MAX, MessageReader, message
+from termproxy.observability import logs
 from termproxy.observability._tally import Tally
 from termproxy.observability.access_log import AccessLog
 from termproxy.observability.record import ConnectionRecord
@@ -79,10 +80,11 @@ class Worker:
     ) -> None:
         self._assignment = assignment
         self._master = master
+        logs.take_lost()  # that is the master's
         self._unsent = b""  # of a report
         self._orders = MessageReader(ORDER_MAX)
         self._came_along: list[int] = []  # descriptors, of orders that are not whole yet
-        self._obedience = Orders(assignment.assemblies, assignment.stores)
+        self._obedience = Orders(assignment.assemblies, assignment.stores, assignment.access_log)
         self._clusters = {c for assembly in assignment.assemblies for c in assembly.clusters.values()}
         self._report_ready = report_ready
         self._loop: Any = gevent.get_hub().loop
@@ -212,6 +214,7 @@ class Worker:
                 shared.access_log.write(_together(line, held))
             shared.access_log.flush()
             shared.row[Column.ACCESS_LINES_LOST] = shared.access_log.lost
+        shared.row[Column.LOG_LINES_LOST] += logs.take_lost()
 
     def _report_failures(self) -> None:
         """To the master, as much as it takes now."""

@@ -1,6 +1,7 @@
-"""What the master tells a running worker: certificates, or OCSP responses, to show from now on.
+"""What the master tells a running worker: certificates, or OCSP responses, to show from now on, and an
+access log that was opened anew.
 
-The master reads files; a worker, which may not, gets what is in them, in messages.
+The master opens files; a worker, which may not, gets what is in them, or the descriptor.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from termproxy.messages import message
+from termproxy.observability.access_log import AccessLog
 from termproxy.tls.certificates import Certificate, parse_certificate
 from termproxy.tls.context import Staples, Stores
 from termproxy.worker.assembly import Assembly
@@ -43,6 +45,11 @@ def staples_order(changes: Mapping[str, tuple[bytes, float] | None]) -> bytes:
     return message({"staples": plain})
 
 
+def reopen_order() -> bytes:
+    """The order to write the access log to the descriptor that goes with it."""
+    return message({"access_log": "reopen", "descriptors": 1})
+
+
 def show_staples(changes: Mapping[str, tuple[bytes, float] | None], staples: Staples) -> None:
     """Have the contexts that look into `staples` show them."""
     for sha256, change in changes.items():
@@ -57,15 +64,18 @@ class Orders:
     order builds on it.
     """
 
-    def __init__(self, assemblies: Sequence[Assembly], stores: Stores) -> None:
+    def __init__(
+        self, assemblies: Sequence[Assembly], stores: Stores, access_log: AccessLog | None
+    ) -> None:
         self._assemblies = assemblies
         self._stores = stores
+        self._access_log = access_log
         self._known = [
             {certificate.chain_sha256: certificate for certificate in assembly.certificates}
             for assembly in assemblies
         ]
 
-    def obey(self, body: dict[str, Any], fds: list[int], now: datetime) -> None:  # noqa: ARG002
+    def obey(self, body: dict[str, Any], fds: list[int], now: datetime) -> None:
         """Do what an order says.  CertificateError leaves everything as it was.
 
         An order that keeps a descriptor takes it out of `fds`, where those are that came with it.
@@ -76,7 +86,13 @@ class Orders:
                 for sha256, plain in body["staples"].items()
             }
             show_staples(changes, self._stores.staples)
-            return
+        elif "access_log" in body:
+            assert self._access_log is not None  # noqa: S101 - the master knows who has one
+            self._access_log.reopen(fds[0])
+        else:
+            self._show(body, now)
+
+    def _show(self, body: dict[str, Any], now: datetime) -> None:
         index, wanted = body["frontend"], body["certificates"]
         known = self._known[index]
         for plain in body["new"]:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import orjson
 import pytest
 
 from termproxy.errors import StartError
-from termproxy.observability.access_log import MANY, WAITING_MAX, AccessLog, open_access_log
+from termproxy.observability.access_log import MANY, WAITING_MAX, AccessLog, open_access_log, open_file
 from termproxy.observability.record import ConnectionRecord
 
 WHEN = datetime(2026, 11, 23, tzinfo=UTC)
@@ -220,18 +221,25 @@ def test_a_file_is_appended_to_and_made_when_missing(tmp_path: Path) -> None:
     assert (tmp_path / "access.log").stat().st_mode & 0o777 & ~0o640 == 0
 
 
-def test_a_disk_that_was_full_leaves_one_broken_line_and_no_more(tmp_path: Path) -> None:
-    log = open_access_log(tmp_path / "access.log")
-    assert log is not None
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """In bytes: as on a disk that is full then."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
-        log.write(record(1))
-        log.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_was_full_leaves_one_broken_line_and_no_more(tmp_path: Path) -> None:
+    log = open_access_log(tmp_path / "access.log")
+    assert log is not None
+    with files_of_at_most(60):
+        log.write(record(1))
+        log.flush()
     log.write(record(2))
     log.flush()
     log.close()
@@ -239,6 +247,62 @@ def test_a_disk_that_was_full_leaves_one_broken_line_and_no_more(tmp_path: Path)
 
     assert len(broken) == 60
     assert [json.loads(line)["client"] for line in whole] == ["192.0.2.1:2"]
+
+
+# A file that was renamed.
+
+
+def test_after_a_reopening_lines_go_to_the_new_file_and_what_waited_to_the_old(tmp_path: Path) -> None:
+    file, renamed = tmp_path / "access.log", tmp_path / "access.log.1"
+    log = open_access_log(file)
+    assert log is not None
+    log.write(record(1))
+    file.rename(renamed)
+    fd = open_file(file)
+    log.reopen(fd)
+    os.close(fd)
+    log.write(record(2))
+    log.flush()
+    log.close()
+
+    assert (clients(renamed.read_bytes()), clients(file.read_bytes())) == ([1], [2])
+    assert log.lost == 0
+
+
+def test_what_a_slow_reader_did_not_take_goes_to_the_new_file_whole(pipe: Pipe, tmp_path: Path) -> None:
+    for number in range(1000):
+        pipe.log.write(record(number))
+    pipe.log.flush()
+    fd = open_file(tmp_path / "access.log")
+    pipe.log.reopen(fd)
+    os.close(fd)
+    pipe.log.flush()
+
+    assert clients(pipe.drain()) + clients((tmp_path / "access.log").read_bytes()) == [*range(1000)]
+    assert pipe.log.lost == 0
+
+
+@pytest.mark.parametrize("is_tried_again", [False, True])
+def test_half_a_line_on_a_full_disk_does_not_go_on_in_the_new_file(
+    tmp_path: Path,
+    is_tried_again: bool,  # noqa: FBT001 - pytest gives it
+) -> None:
+    log = open_access_log(tmp_path / "access.log")
+    assert log is not None
+    for number in (1, 2, 3):
+        log.write(record(number))
+    with files_of_at_most(90):
+        log.flush() if is_tried_again else None
+        fd = os.memfd_create("new")
+        log.reopen(fd)
+    log.write(record(4))
+    log.flush()
+    log.close()
+
+    there = clients(os.pread(fd, 1 << 16, 0))
+    os.close(fd)
+    assert there == ([4] if is_tried_again else [2, 3, 4])
+    assert log.lost == (3 if is_tried_again else 1)
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

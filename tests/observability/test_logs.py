@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from termproxy.observability.logs import Throttle
+from tests.support.waiting import PATIENCE
 
 
 def lines(level: str, *calls: str, close: str = "") -> list[str]:
@@ -50,6 +55,82 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     assert (
         lines("info", "log.error('lost')", close="os.close(2); os.open('/dev/full', os.O_WRONLY)") == []
     )
+
+
+TALK = """
+import logging, sys
+from termproxy.observability import logs
+logs.set_up("info")
+log = logging.getLogger("master")
+for number in range(5000):
+    log.info("line %d", number)
+sys.stdout.write(f"{logs.take_lost()} {logs.take_lost()}\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+log.info("at last")
+"""
+
+
+@contextmanager
+def talking(stderr: int) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", TALK]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True) as process:
+        yield process
+
+
+def test_a_reader_that_stands_still_holds_up_nobody_and_is_told_how_many_lines_it_missed() -> None:
+    read_fd, write_fd = os.pipe()
+    with talking(write_fd) as process:
+        os.close(write_fd)
+        assert process.stdout is not None
+        lost, again = map(int, process.stdout.readline().split())
+        assert 0 < lost < 5000
+        assert again == 0
+        said = os.read(read_fd, 1 << 20)
+        process.communicate("go on\n", timeout=PATIENCE)
+        said += os.read(read_fd, 1 << 20)
+    os.close(read_fd)
+    told = said.decode().splitlines()
+    whole = [line for line in told if re.search(r"master\[\d+\] (line \d+|at last)$", line)]
+
+    assert [line for line in told if line not in whole] == [
+        f"({lost} lines were lost: standard error did not take them)"
+    ]
+    assert len(whole) == 5000 - lost + 1
+
+
+def test_a_pipe_stays_blocking_for_others_who_have_it() -> None:
+    read_fd, write_fd = os.pipe()
+    with talking(write_fd) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert os.get_blocking(write_fd)
+        os.close(write_fd)
+        process.communicate("go on\n", timeout=PATIENCE)
+    os.close(read_fd)
+
+
+def test_a_journal_that_stands_still_holds_up_nobody() -> None:
+    """With systemd standard error is a socket."""
+    ours, its = socket.socketpair()
+    with ours, talking(its.fileno()) as process:
+        its.close()
+        assert process.stdout is not None
+        assert int(process.stdout.readline().split()[0]) > 0
+        process.communicate("go on\n", timeout=PATIENCE)
+
+
+def test_a_reader_that_has_gone_ends_nobody() -> None:
+    """SIGPIPE's default would."""
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    with talking(write_fd) as process:
+        os.close(write_fd)
+        assert process.stdout is not None
+        assert int(process.stdout.readline().split()[0]) == 5000
+        process.communicate("go on\n", timeout=PATIENCE)
+        assert process.returncode == 0
 
 
 # Often the same.

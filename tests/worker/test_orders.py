@@ -42,7 +42,7 @@ def message(before: Sequence[Certificate], now: Sequence[Certificate], index: in
 
 
 def obeyed(assembly: Assembly, *said: bytes) -> None:
-    orders = Orders([assembly], Stores())
+    orders = Orders([assembly], Stores(), None)
     for body in read(*said):
         orders.obey(body, [], NOW)
 
@@ -101,7 +101,7 @@ def test_contexts_that_are_served_on_are_kept() -> None:
 def test_an_order_is_for_one_frontend() -> None:
     one, other = serving(frontend(), A), serving(frontend(), A)
     (body,) = read(message([A], [B], index=1))
-    Orders([one, other], Stores()).obey(body, [], NOW)
+    Orders([one, other], Stores(), None).obey(body, [], NOW)
     assert (files(one, None), files(other, None)) == (["a.test"], ["b.test"])
 
 
@@ -127,7 +127,7 @@ def test_a_refused_order_leaves_all_as_it_was(pem: dict[Path, bytes]) -> None:
 def test_an_order_builds_on_a_refused_one() -> None:
     """The master believes that the worker has what it was sent."""
     worker = serving(frontend(**GUARD), A)
-    orders = Orders([worker], Stores())
+    orders = Orders([worker], Stores(), None)
     refused, good = read(order(0, [A], [A, B], {}), message([A, B], [A, B, C]))
     with pytest.raises(CertificateError):
         orders.obey(refused, [], NOW)
@@ -138,7 +138,7 @@ def test_an_order_builds_on_a_refused_one() -> None:
 def test_what_is_not_wanted_any_more_is_forgotten() -> None:
     """It holds keys."""
     worker = serving(frontend(), A)
-    orders = Orders([worker], Stores())
+    orders = Orders([worker], Stores(), None)
     for number in range(5):
         (body,) = read(message([], [certificate(f"{number}.test")]))
         orders.obey(body, [], NOW)
