@@ -522,6 +522,12 @@ class Limits:
         seconds(0.05, 60.0),
         5.0,
     )
+    recycle_after: int = setting(
+        "A worker that has accepted so many, give or take a tenth, drains once a new one is there.  "
+        "0: never.",
+        whole(0, 1 << 50, "connections"),
+        0,
+    )
     request_head: int = setting(
         'Mode "http": of a request\'s line and fields.', whole(1024, 131_072, "bytes"), 32_768
     )

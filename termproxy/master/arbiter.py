@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import random
 import resource
 import selectors
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from termproxy.errors import ConfigError, StartError
 from termproxy.master import landlock
 from termproxy.master import supervisor as decide
 from termproxy.master.administration import Administration
-from termproxy.master.backend_keeper import BackendKeeper
+from termproxy.master.backend_keeper import BackendKeeper, seats_for
 from termproxy.master.child import Child
 from termproxy.master.client_keeper import ClientKeeper
 from termproxy.master.control import ControlSocket, Request
@@ -51,7 +53,7 @@ from termproxy.tls._openssl import openssl_version
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.context import Stores
 from termproxy.worker.main import Assignment, gevent_version
-from termproxy.worker.orders import order, show_staples, staples_order
+from termproxy.worker.orders import order, show_staples, slot_orders, staples_order
 
 log = logging.getLogger("master")
 
@@ -75,12 +77,7 @@ SWEEP = 60.0  # seconds: expired sessions stay in memory no longer than this
 
 FAILURE_KINDS = 1000  # kept, of handshakes that failed
 
-_NOT_YET = {
-    signal.SIGUSR2: "upgrading",
-    signal.SIGWINCH: "stopping the workers only",
-    signal.SIGTTIN: "adding a worker",
-    signal.SIGTTOU: "removing a worker",
-}
+_NOT_YET = {signal.SIGUSR2: "upgrading"}
 
 
 @dataclass(slots=True)
@@ -123,7 +120,6 @@ class Arbiter:
         self.children: dict[int, Child] = {}
         self.log_keeper = LogKeeper(self.children)
         self._added_addresses: dict[int, list[Any]] = {}
-        self._slots_before: dict[int, int] = {}
         self._told_when_stopped: list[Request] = []
         self.last_reload: LastReload | None = None
         self.reloads = {"done": 0, "refused": 0}
@@ -191,6 +187,7 @@ class Arbiter:
     def _tick(self, now: float) -> None:
         beats = {pid: child.row.beat for pid, child in self.children.items()}
         self._act(self.supervisor.on_tick(now, beats))
+        self._replace_the_worn_out(now)
         self.administration.tick(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
@@ -239,12 +236,19 @@ class Arbiter:
             reason = f"{ROWS} workers are alive; old generations must drain first"
             self._act(self.supervisor.on_spawn_failed(action, reason, now))
             return
-        assignment = self._assignment(generation, action.slot, row)
+        seat = self.backends.take_seat(generation.number)
+        if seat is None:
+            self.scoreboard.return_row(row)
+            reason = "too many workers still drain"
+            self._act(self.supervisor.on_spawn_failed(action, reason, now))
+            return
+        assignment = self._assignment(generation, action.slot, seat, row)
         try:
             reach = landlock.Reach(generation.ports)
             spawned = spawn(assignment, generation.user, self._leave_master, reach)
         except OSError as error:
             self.scoreboard.return_row(row)
+            self.backends.worker_has_gone(generation.number, seat)
             self._act(self.supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
             return
         pid = spawned.pid
@@ -255,11 +259,13 @@ class Arbiter:
             self._selector,
             on_ready=lambda now: self._act(self.supervisor.on_ready(pid, now)),
             on_report=lambda report: self.failures.merge(report["failures"], row.frontends, FAILURES),
+            seat=seat,
+            worn_out_at=_about(generation.config.limits.recycle_after),
         )
         self.supervisor.on_spawned(action, pid, now)
         log.debug("worker %d: slot %d of generation %d", pid, action.slot, action.generation)
 
-    def _assignment(self, generation: Generation, slot: int, row: Row) -> Assignment:
+    def _assignment(self, generation: Generation, slot: int, seat: int, row: Row) -> Assignment:
         listeners = [
             (frontend, sock, number)
             for frontend, address in generation.addresses()
@@ -277,8 +283,9 @@ class Arbiter:
             limits=generation.config.limits,
             access_log=generation.access_log,
             board=board,
+            seat=seat,
             boards_before=boards_before,
-            clients=self._clients.clients_of(generation.number, slot),
+            clients=self._clients.clients_of(generation.number, seat),
         )
 
     def _leave_master(self) -> None:
@@ -305,16 +312,15 @@ class Arbiter:
         workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
         addresses = [address for _, address in generation.addresses()]
         _raise_descriptor_limit(config.limits.connections, len(addresses) * workers)
-        self._slots_before[generation.number] = self._listeners.slots()
         try:
-            self._clients.begin(generation.number, config.limits, workers)
+            self._clients.begin(generation.number, config.limits, seats_for(workers))
             self.backends.begin(generation.number, config, workers)
         except OSError as error:
             self._clients.end(generation.number)
             generation.close()
             raise StartError(f"shared memory: {error.strerror}") from None
         try:
-            added = self._listeners.bind(addresses, workers)
+            added = self._have_slots(generation, workers)
         except StartError:
             self.backends.end(generation.number)
             self._clients.end(generation.number)
@@ -331,7 +337,6 @@ class Arbiter:
         wanted = {address for _, address in generation.addresses()}
         self._listeners.close(a for a in self._listeners.addresses() if a not in wanted)
         self._added_addresses.pop(generation.number, None)
-        self._slots_before.pop(generation.number, None)
         if generation.number == 1:
             log.info("%s", _start_line(generation, len(self.supervisor.workers)))
             if missing := landlock.shortfall():
@@ -355,7 +360,6 @@ class Arbiter:
 
     def _dropped(self, generation: Generation, reason: str) -> None:
         self._listeners.close(self._added_addresses.pop(generation.number, ()))
-        self._listeners.shrink(self._slots_before.pop(generation.number, SLOTS))
         if self.supervisor.in_force is None:
             log.error("cannot start: %s", reason)
             self._exit_status = 1
@@ -436,10 +440,10 @@ class Arbiter:
             site.next_change is not None and site.next_change <= utc_now for site in generation.sites
         )
 
-    def _order_workers(self, generation: int, message: bytes) -> None:
+    def _order_workers(self, generation: int, message: bytes, fds: Sequence[int] = ()) -> None:
         for pid, worker in self.supervisor.workers.items():
             if worker.generation == generation:
-                self.children[pid].order(message)
+                self.children[pid].order(message, fds)
 
     # OCSP responses.
 
@@ -475,6 +479,12 @@ class Arbiter:
                     self._reload()
                 case signal.SIGUSR1:
                     self.reopen_logs()
+                case signal.SIGTTIN:
+                    self._one_more(now)
+                case signal.SIGTTOU:
+                    self._one_fewer(now)
+                case signal.SIGWINCH:
+                    self._rest(now)
                 case signal.SIGTERM | signal.SIGQUIT if not self.supervisor.stopping:
                     self._stop(now)
                 case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
@@ -498,9 +508,70 @@ class Arbiter:
             self._stop(clock.monotonic())
 
     def reopen_logs(self, request: Request | None = None) -> None:
-        """Have workers write to the files that now have the logs' names; `request` is told when all do."""
+        """Have workers write to the files that now have the logs' names; `request` hears when all do."""
         workers = self.supervisor.workers.values()
         self.log_keeper.reopen(self.generations, workers, request, clock.monotonic())
+
+    def _one_more(self, now: float) -> None:
+        """Or, at rest, the workers of before."""
+        supervisor = self.supervisor
+        if supervisor.in_force is None or supervisor.stopping:
+            return
+        if not supervisor.resting:
+            most = self.backends.workers_max(supervisor.in_force)
+            if supervisor.slots >= most:
+                log.warning(
+                    "TTIN: %d workers are all there may be; for more set `workers`, and HUP", most
+                )
+                return
+            try:
+                self._have_slots(self.generations[supervisor.in_force], supervisor.slots + 1)
+            except (StartError, OSError) as error:
+                log.error("TTIN: no worker more: %s", error)
+                return
+        actions = list(supervisor.grow(now))
+        log.info("TTIN: workers: %d", supervisor.slots)
+        self._act(actions)
+
+    def _one_fewer(self, now: float) -> None:
+        """Its listening sockets stay open, and others accept from them: a client may be queued there."""
+        actions = list(self.supervisor.shrink(now))
+        log.info("TTOU: workers: %d", self.supervisor.slots)
+        self._act(actions)
+
+    def _rest(self, now: float) -> None:
+        if self.supervisor.in_force is None or self.supervisor.stopping:
+            return
+        log.info(
+            "WINCH: the workers drain; until HUP or TTIN brings them back clients wait in the queue"
+        )
+        self._reload_again = False
+        self._act(self.supervisor.rest(now))
+
+    def _have_slots(self, generation: Generation, slots: int) -> list[Any]:
+        """Listen at its addresses for so many workers; which addresses are new.  Living workers get the
+        new sockets, too: somebody has to accept there when a slot's worker hangs, or never comes up.
+        """
+        before = {each: len(self._listeners.of(each)) for each in self._listeners.addresses()}
+        added = self._listeners.bind((address for _, address in generation.addresses()), slots)
+        for number in (self.supervisor.in_force, self.supervisor.candidate):
+            if number in self.generations:
+                self._hand_out_slots(self.generations[number], before)
+        return added
+
+    def _hand_out_slots(self, generation: Generation, before: Mapping[Any, int]) -> None:
+        """To its workers, those that were not there before."""
+        addresses = [address for _, address in generation.addresses()]
+        sockets = [self._listeners.of(address) for address in addresses]
+        for slot in range(self._listeners.slots()):
+            new = [n for n, each in enumerate(addresses) if before[each] <= slot < len(sockets[n])]
+            for message, places in slot_orders(slot, new):
+                fds = [sockets[place][slot].fileno() for place in places]
+                self._order_workers(generation.number, message, fds)
+
+    def _replace_the_worn_out(self, now: float) -> None:
+        for pid in [pid for pid, child in self.children.items() if child.is_worn_out()]:
+            self._act(self.supervisor.replace(pid, now))
 
     def _stop_now(self, now: float) -> None:
         log.info("stopping at once")
@@ -517,8 +588,9 @@ class Arbiter:
                 continue  # if it was none of ours: an orphan handed to us, as to any process 1
             self.scoreboard.return_row(child.row)
             worker = self.supervisor.workers[pid]
-            self.backends.worker_has_gone(worker.generation, worker.slot)
-            self._clients.worker_has_gone(worker.generation, worker.slot)
+            self.backends.worker_has_gone(worker.generation, child.seat)
+            self._clients.worker_has_gone(worker.generation, child.seat)
+            self.scoreboard.slot_beats[worker.slot] = 0  # others take its clients at their next tick
             reason = _how(status, child.bury())
             expected = worker.phase is not decide.Phase.READY and status == 0
             self.restarts += not expected
@@ -584,6 +656,11 @@ def _send(pid: int, signum: signal.Signals) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         pass
+
+
+def _about(connections: int) -> float:
+    """When a worker is worn out: not all of them at once.  0 is never."""
+    return connections * random.uniform(0.9, 1.1) if connections else inf  # noqa: S311 - no secret
 
 
 def _raise_descriptor_limit(connections: int, listeners: int) -> None:

@@ -22,16 +22,25 @@ from termproxy.backends.prober import NameTarget, Target
 from termproxy.backends.report import Counts, Place, table
 from termproxy.config.schema import Config
 from termproxy.master.probing import Fork, Probing
-from termproxy.observability.scoreboard import NANOSECONDS
+from termproxy.observability.scoreboard import NANOSECONDS, SLOTS
 
 log = logging.getLogger("master")
 
 PAST_MAX = 10_000  # servers that are no more, but may come back: their counts go on then
 
+SPARE_SEATS = 2  # that are free when there are as many workers as may be
+
 TOLD = 10  # servers that an error names
 
 WISHES = {"enable": Wish.ENABLED, "drain": Wish.DRAINING, "disable": Wish.DISABLED}
 SAID = {Wish.ENABLED: "enabled", Wish.DRAINING: "draining", Wish.DISABLED: "disabled"}
+
+
+def seats_for(workers: int) -> int:
+    """How many rows there are for a generation's workers: a slot may have one, its successor, and others
+    that still drain, and there may be more slots one day.
+    """
+    return 2 * workers + 4
 
 
 class BackendRefusedError(ValueError):
@@ -44,6 +53,7 @@ class Known:
 
     board: Board
     config: Config
+    seats: list[int]  # that are free
 
     def targets(self) -> Iterator[Target | NameTarget]:
         """What the prober has to do."""
@@ -74,7 +84,8 @@ class BackendKeeper:
     def begin(self, number: int, config: Config, workers: int) -> None:
         """Make a board, before a generation's first worker.  OSError when there is no memory for it."""
         keys = [key for name, cluster in config.clusters.items() for key in keys_of(name, cluster)]
-        known = Known(Board(keys, workers), config)
+        seats = seats_for(workers)
+        known = Known(Board(keys, seats), config, [*range(seats)])
         self._generations[number] = known
         self._inherit(known)
 
@@ -91,8 +102,22 @@ class BackendKeeper:
         self._in_force = number
         self.probing.check(list(known.targets()), known.board, known.config.dns, now)
 
-    def worker_has_gone(self, number: int, slot: int) -> None:
-        self._generations[number].board.clear_row(slot)
+    def workers_max(self, number: int) -> int:
+        """How many workers a generation may have, when some drain besides."""
+        return min(self._generations[number].board.rows - SPARE_SEATS, SLOTS)
+
+    def take_seat(self, number: int) -> int | None:
+        """A row of the generation's board, for a worker about to be forked; None when none is free."""
+        free = self._generations[number].seats
+        if not free:
+            return None
+        free.sort()
+        return free.pop(0)
+
+    def worker_has_gone(self, number: int, seat: int) -> None:
+        known = self._generations[number]
+        known.board.clear_row(seat)
+        known.seats.append(seat)
 
     def end(self, number: int) -> None:
         """A generation's last worker has gone."""

@@ -13,6 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from termproxy.master.spawn import READY, REASON_MAX
@@ -49,8 +50,14 @@ class Child:
         selector: selectors.BaseSelector,
         on_ready: Callable[[float], None],
         on_report: Callable[[dict[str, Any]], None],
+        *,
+        seat: int = 0,
+        worn_out_at: float = inf,
     ) -> None:
         self.row = row
+        self.seat = seat
+        """Its row on the board of its generation."""
+        self._worn_out_at = worn_out_at
         self._startup_fd: int | None = startup_fd
         self._talk = talk
         self._selector = selector
@@ -85,6 +92,10 @@ class Child:
     def has_obeyed(self, number: int) -> bool:
         """Whether the worker says that it has carried out the order of this number, or refused it."""
         return int(self.row.words[Column.ORDERS]) >= number
+
+    def is_worn_out(self) -> bool:
+        """Whether it has accepted as many connections as it was to live for."""
+        return bool(self.row.words[Column.ACCEPTED] >= self._worn_out_at)
 
     def bury(self) -> str:
         """It has gone, and was reaped: hear its last reports, and let go.  Returns its last words."""

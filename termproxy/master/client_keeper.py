@@ -11,18 +11,18 @@ class ClientKeeper:
         self._secret = new_secret()
         self._tables: dict[int, ClientTable] = {}
 
-    def begin(self, number: int, limits: Limits, workers: int) -> None:
-        """Make a table, before a generation's first worker.  OSError when there is no memory for it."""
-        self._tables[number] = ClientTable(workers, limits.connections)
+    def begin(self, number: int, limits: Limits, seats: int) -> None:
+        """Make a table of so many rows, before a generation's first worker.  OSError when there is no memory for it."""
+        self._tables[number] = ClientTable(seats, limits.connections)
 
-    def clients_of(self, number: int, slot: int) -> Clients:
+    def clients_of(self, number: int, seat: int) -> Clients:
         """As a worker of this generation uses them, and those of older ones that are not over."""
         before = [table for other, table in self._tables.items() if other < number]
-        return Clients(self._tables[number], slot, before, self._secret)
+        return Clients(self._tables[number], seat, before, self._secret)
 
-    def worker_has_gone(self, number: int, slot: int) -> None:
+    def worker_has_gone(self, number: int, seat: int) -> None:
         """It has no connection any more."""
-        self._tables[number].clear_row(slot)
+        self._tables[number].clear_row(seat)
 
     def end(self, number: int) -> None:
         """A generation's last worker has gone, or it has never begun."""

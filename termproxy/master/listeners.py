@@ -34,7 +34,8 @@ class Listeners:
         before = self.slots()
         slots = max(slots, before)
         try:
-            for address in addresses:
+            # New ones first: they may be refused, and at the others a client may be queued at once.
+            for address in sorted(addresses, key=self._sockets.__contains__):
                 if address not in self._sockets:
                     _refuse_taken(address)
                     self._sockets[address] = []
@@ -44,12 +45,12 @@ class Listeners:
                     sockets.append(_listen(address))
         except StartError:
             self.close(added)
-            self.shrink(before)
+            self._shrink(before)
             raise
         return added
 
-    def shrink(self, slots: int) -> None:
-        """Close what was added for workers that never came up: nobody would accept from it."""
+    def _shrink(self, slots: int) -> None:
+        """Close what was just added: nobody would accept from it."""
         for sockets in self._sockets.values():
             for sock in sockets[slots:]:
                 sock.close()

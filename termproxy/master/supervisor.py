@@ -8,7 +8,10 @@ The arbiter tells what happened and when; what comes back is what to do about it
                         └─────────┴──────────┴───────▶ ABORTED ──▶ KILLED ──▶ gone
 
 A worker that dies is replaced at once; one that dies young waits longer each time, so that a crash
-loop costs nearly nothing.
+loop costs nearly nothing.  One that is worn out drains when its successor, in the same slot, is ready.
+
+    a generation's slots: as many as configured, one more or fewer when an operator says so; at rest none
+    has a worker.  The next generation begins anew.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
-YOUNG = 10.0  # seconds; a worker that lived longer was fine, and its death starts no back-off
+YOUNG = 2.0  # seconds; a worker that lived longer was fine, and its death starts no back-off
 BACK_OFF_FIRST = 0.1  # seconds, doubled with each young death
 BACK_OFF_MAX = 30.0  # seconds
 
@@ -107,7 +111,17 @@ class _Slot:
     """A place for one worker of the generation in force."""
 
     spawn_at: float | None = None  # None: it has a worker
+    successor_not_before: float = 0.0
     young_deaths: int = 0
+
+    def pause(self, lived: float) -> float:
+        """Seconds to wait after the death of one that lived for so long."""
+        if lived >= YOUNG:
+            self.young_deaths = 0
+            return 0.0
+        pause: float = min(BACK_OFF_FIRST * 2**self.young_deaths, BACK_OFF_MAX)
+        self.young_deaths = min(self.young_deaths + 1, 16)
+        return pause
 
 
 class Supervisor:
@@ -116,6 +130,7 @@ class Supervisor:
         self.candidate: int | None = None
         self.workers: dict[int, WorkerProcess] = {}
         self.stopping = False
+        self.resting = False
         self._last_tick: float | None = None
         self._awake_since = 0.0
         self._slots: list[_Slot] = []
@@ -145,7 +160,7 @@ class Supervisor:
         if spawn.generation == self.candidate:
             yield from self._drop_candidate(reason, now)
         elif spawn.generation == self.in_force:
-            self._plan_replacement(spawn.slot, spawned_at=now, now=now)
+            self._plan_worker(spawn.slot, lived=0.0, now=now)
 
     def on_ready(self, pid: int, now: float) -> Iterator[Action]:
         worker = self.workers.get(pid)
@@ -156,6 +171,10 @@ class Supervisor:
             ready = sum(w.phase is Phase.READY for w in self._of(self.candidate))
             if ready == self._candidate_slots:
                 yield from self._put_in_force(now)
+        else:
+            for other in self._of(worker.generation):
+                if other.slot == worker.slot and other is not worker:
+                    yield from self._drain_worker(other, now)  # it was worn out
 
     def on_exit(self, pid: int, reason: str, now: float) -> Iterator[Action]:
         """A worker has gone; `reason` says how, for the log and for who asked for a reload."""
@@ -168,7 +187,8 @@ class Supervisor:
         elif worker.generation == self.candidate:
             yield from self._drop_candidate(reason, now)
         elif worker.generation == self.in_force:
-            self._plan_replacement(worker.slot, worker.spawned_at, now)
+            lived = inf if worker.phase is Phase.DRAINING else now - worker.spawned_at
+            self._plan_worker(worker.slot, lived, now)
             yield from self._spawn_what_is_due(now)
 
     def on_tick(self, now: float, beats: Mapping[int, float]) -> Iterator[Action]:
@@ -180,6 +200,59 @@ class Supervisor:
             yield from self._look_after(worker, now, beats.get(worker.pid, 0.0))
         if not self.stopping:
             yield from self._spawn_what_is_due(now)
+
+    # What an operator, or a worker's age, asks for.
+
+    @property
+    def slots(self) -> int:
+        """How many workers there should be, when they do not rest."""
+        return len(self._slots)
+
+    def grow(self, now: float) -> Iterator[Action]:
+        """One slot more; or, at rest, the workers of before."""
+        if self.in_force is None or self.stopping:
+            return
+        if self.resting:
+            self.resting = False
+            for slot in self._slots:
+                slot.spawn_at = now
+        else:
+            self._slots.append(_Slot(spawn_at=now))
+        yield from self._spawn_what_is_due(now)
+
+    def shrink(self, now: float) -> Iterator[Action]:
+        """One slot fewer, if it is not the only one: its worker drains."""
+        if self.slots <= 1 or self.stopping:
+            return
+        self._slots.pop()
+        for worker in self._of(self.in_force):
+            if worker.slot == self.slots:
+                yield from self._drain_worker(worker, now)
+
+    def rest(self, now: float) -> Iterator[Action]:
+        """Drain every worker, and have none until grow(), or a new generation."""
+        if self.in_force is None or self.stopping:
+            return
+        self.resting = True
+        for slot in self._slots:
+            slot.spawn_at = None
+        for worker in self._of(self.in_force):
+            yield from self._drain_worker(worker, now)
+        if self.candidate is not None:
+            yield from self._drop_candidate("the workers were told to rest", now)
+
+    def replace(self, pid: int, now: float) -> Iterator[Action]:
+        """A worker is worn out: spawn its successor, if none is on its way and it is time for it."""
+        worker = self.workers.get(pid)
+        if worker is None or worker.phase is not Phase.READY or worker.generation != self.in_force:
+            return
+        if self.stopping or self.candidate is not None:
+            return
+        slot = self._slots[worker.slot]
+        if now >= slot.successor_not_before and len(self._staying(worker.slot)) == 1:
+            yield Spawn(worker.slot, worker.generation)
+
+    # The end.
 
     def stop(self, now: float) -> Iterator[Action]:
         """Drain every worker; Stopped follows when the last has gone."""
@@ -204,6 +277,7 @@ class Supervisor:
     def _put_in_force(self, now: float) -> Iterator[Action]:
         assert self.candidate is not None  # noqa: S101 - the caller looked
         self.in_force, self.candidate = self.candidate, None
+        self.resting = False
         self._slots = [_Slot() for _ in range(self._candidate_slots)]
         yield InForce(self.in_force)
         for worker in self.workers.values():
@@ -248,14 +322,21 @@ class Supervisor:
     def _is_silent(self, worker: WorkerProcess, now: float, beat: float) -> bool:
         return now - max(beat, worker.spawned_at, self._awake_since) > HEARTBEAT_TIMEOUT
 
-    def _plan_replacement(self, number: int, spawned_at: float, now: float) -> None:
+    def _staying(self, slot: int) -> list[WorkerProcess]:
+        """Those of a slot of the generation in force that serve, or will."""
+        phases = (Phase.STARTING, Phase.READY)
+        return [w for w in self._of(self.in_force) if w.slot == slot and w.phase in phases]
+
+    def _plan_worker(self, number: int, lived: float, now: float) -> None:
+        """Have a worker in this slot again, if it should have one; the last lived for so long."""
+        if self.resting or number >= self.slots:
+            return
         slot = self._slots[number]
-        if now - spawned_at >= YOUNG:
-            slot.young_deaths = 0
-            slot.spawn_at = now
-        else:
-            slot.spawn_at = now + min(BACK_OFF_FIRST * 2**slot.young_deaths, BACK_OFF_MAX)
-            slot.young_deaths = min(slot.young_deaths + 1, 16)
+        if self._staying(number):
+            # The worn-out one has gone, which matters no more, or its successor, which is not urgent.
+            slot.successor_not_before = now + slot.pause(lived)
+        elif slot.spawn_at is None:
+            slot.spawn_at = now + slot.pause(lived)
 
     def _spawn_what_is_due(self, now: float) -> Iterator[Action]:
         if self.in_force is None:

@@ -136,11 +136,16 @@ class Verbs:
             "ticket_keys": self._ticket_status()["keys"],
             "processes": self._arbiter.helpers(),
             "restarts": self._arbiter.restarts,
+            "workers_wanted": self._workers_wanted(),
             "workers": list(self._worker_status(clock.monotonic())),
             "totals": {
                 column.name.lower(): count for column, count in self._arbiter.scoreboard.totals().items()
             },
         }
+
+    def _workers_wanted(self) -> int:
+        supervisor = self._arbiter.supervisor
+        return 0 if supervisor.resting or supervisor.stopping else supervisor.slots
 
     def _since(self) -> str:
         return self._arbiter.started.isoformat(timespec="seconds")

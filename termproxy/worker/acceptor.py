@@ -187,6 +187,10 @@ class Acceptor:
         shared.on_closed = self._on_closed
 
     def add(self, frontend: Frontend | Redirection, sock: socket.socket, slot: int) -> None:
+        """Accept from it, too, from the next tick on, when that is for us to do."""
+        if self._stopped:
+            sock.close()
+            return
         self._listeners.append(Listener(self, frontend, sock, slot))
 
     def tick(self, now: float) -> None:
@@ -201,6 +205,7 @@ class Acceptor:
     def stop(self) -> None:
         """Accept no more, for good.  The next generation, if there is one, goes on with the queues."""
         self._stopped = True
+        self._beats[self._slot] = 0  # others look after it from their next tick on
         for listener in self._listeners:
             listener.close()
 

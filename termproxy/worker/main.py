@@ -70,6 +70,7 @@ class Assignment:
     limits: Limits
     access_log: AccessLog | None
     board: Board | None = None  # of the backends; None: each worker for itself
+    seat: int = 0  # the worker's row there
     boards_before: Sequence[Board] = ()  # of generations whose workers are still at work
     clients: Clients | None = None  # None: they are not counted
 
@@ -84,7 +85,9 @@ class Worker:
         self._unsent = b""  # of a report
         self._orders = MessageReader(ORDER_MAX)
         self._came_along: list[int] = []  # descriptors, of orders that are not whole yet
-        self._obedience = Orders(assignment.assemblies, assignment.stores, assignment.access_log)
+        self._obedience = Orders(
+            assignment.assemblies, assignment.stores, assignment.access_log, self._listen
+        )
         self._clusters = {c for assembly in assignment.assemblies for c in assembly.clusters.values()}
         self._report_ready = report_ready
         self._loop: Any = gevent.get_hub().loop
@@ -105,7 +108,7 @@ class Worker:
                 assembly.redirection.tally = assembly.frontend.tally
         for cluster in self._clusters:
             if assignment.board is not None:
-                cluster.attach(assignment.board, assignment.slot, assignment.boards_before)
+                cluster.attach(assignment.board, assignment.seat, assignment.boards_before)
             cluster.run_soon(self._loop.run_callback)
         for frontend, sock, slot in assignment.listeners:
             self._acceptor.add(frontend, sock, slot)
@@ -189,6 +192,10 @@ class Worker:
         finally:
             _close(fds)  # those that nothing was done with
         self._shared.row[Column.ORDERS] += 1
+
+    def _listen(self, place: int, slot: int, sock: socket.socket) -> None:
+        firsts = [kind for kind, _, number in self._assignment.listeners if number == 0]
+        self._acceptor.add(firsts[place], sock, slot)
 
     def _tick(self) -> None:
         now = clock.monotonic()

@@ -1,5 +1,5 @@
 """What the master tells a running worker: certificates, or OCSP responses, to show from now on, and an
-access log that was opened anew.
+access log that was opened anew, sockets to accept from.
 
 The master opens files; a worker, which may not, gets what is in them, or the descriptor.
 """
@@ -7,12 +7,13 @@ The master opens files; a worker, which may not, gets what is in them, or the de
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from termproxy.messages import message
+from termproxy.messages import DESCRIPTORS_MAX, message
 from termproxy.observability.access_log import AccessLog
 from termproxy.tls.certificates import Certificate, parse_certificate
 from termproxy.tls.context import Staples, Stores
@@ -50,6 +51,15 @@ def reopen_order() -> bytes:
     return message({"access_log": "reopen", "descriptors": 1})
 
 
+def slot_orders(slot: int, places: Sequence[int]) -> Iterator[tuple[bytes, Sequence[int]]]:
+    """The orders to accept from a new slot's sockets, too.  With each goes a socket for each of its
+    places: addresses by their number, as the worker knows them.
+    """
+    for start in range(0, len(places), DESCRIPTORS_MAX):
+        these = list(places[start : start + DESCRIPTORS_MAX])
+        yield message({"slot": slot, "places": these, "descriptors": len(these)}), these
+
+
 def show_staples(changes: Mapping[str, tuple[bytes, float] | None], staples: Staples) -> None:
     """Have the contexts that look into `staples` show them."""
     for sha256, change in changes.items():
@@ -65,11 +75,17 @@ class Orders:
     """
 
     def __init__(
-        self, assemblies: Sequence[Assembly], stores: Stores, access_log: AccessLog | None
+        self,
+        assemblies: Sequence[Assembly],
+        stores: Stores,
+        access_log: AccessLog | None,
+        listen: Callable[[int, int, socket.socket], None],
     ) -> None:
+        """`listen(place, slot, sock)` has clients accepted there, as at the address of this place."""
         self._assemblies = assemblies
         self._stores = stores
         self._access_log = access_log
+        self._listen = listen
         self._known = [
             {certificate.chain_sha256: certificate for certificate in assembly.certificates}
             for assembly in assemblies
@@ -89,6 +105,9 @@ class Orders:
         elif "access_log" in body:
             assert self._access_log is not None  # noqa: S101 - the master knows who has one
             self._access_log.reopen(fds[0])
+        elif "slot" in body:
+            for place in body["places"]:
+                self._listen(place, body["slot"], socket.socket(fileno=fds.pop(0)))
         else:
             self._show(body, now)
 

@@ -120,6 +120,7 @@ connections_per_client = 0  # default
 handshakes_per_second = 0  # default
 handshakes_per_client = 0  # default
 handshake_queue = 5  # default
+recycle_after = 0  # default
 request_head = 32768  # default
 request_target = 8192  # default
 request_fields = 100  # default

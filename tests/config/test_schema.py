@@ -82,6 +82,7 @@ FIXED_NAMES = {
     "limits.handshakes_per_second",
     "limits.handshakes_per_client",
     "limits.handshake_queue",
+    "limits.recycle_after",
     "limits.request_head",
     "limits.request_target",
     "limits.request_fields",

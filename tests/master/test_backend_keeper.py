@@ -79,9 +79,32 @@ def test_a_worker_s_board_is_its_generation_s(keeper: BackendKeeper) -> None:
     first, _ = keeper.boards(1)
     second, older = keeper.boards(2)
 
-    assert (second.rows, second.keys) == (3, (("app", TWO), ("app", THREE)))
+    assert (second.rows, second.keys) == (10, (("app", TWO), ("app", THREE)))
     assert older == [first]
     assert keeper.boards(1) == (first, [])
+
+
+def test_no_two_workers_have_a_seat_and_who_has_gone_leaves_it(keeper: BackendKeeper) -> None:
+    """A worker, its successor in the same slot, and some that drain count beside each other."""
+    keeper.begin(2, config(TWO), workers=1)
+    board, _ = keeper.boards(2)
+    seats = [keeper.take_seat(2) for _ in range(board.rows)]
+    assert sorted(seat for seat in seats if seat is not None) == [*range(board.rows)]
+    assert keeper.take_seat(2) is None
+    board.use(3, 0)[UseWord.ACTIVE] = 7
+    keeper.worker_has_gone(2, 3)
+
+    assert board.active(0) == 0
+    assert (keeper.take_seat(2), keeper.take_seat(2)) == (3, None)
+
+
+@pytest.mark.parametrize(("configured", "most"), [(1, 4), (4, 10), (200, 256), (256, 256)])
+def test_there_may_be_more_workers_than_are_configured_but_not_any_number(
+    keeper: BackendKeeper, configured: int, most: int
+) -> None:
+    keeper.begin(2, config(TWO), workers=configured)
+
+    assert keeper.workers_max(2) == most
 
 
 def test_what_is_known_stays_over_a_reload(keeper: BackendKeeper) -> None:

@@ -294,6 +294,202 @@ def test_nothing_is_spawned_before_a_generation_is_in_force() -> None:
     assert [*supervisor.on_tick(1.0, {})] == []
 
 
+# One more, one fewer.
+
+
+def ready(supervisor: Supervisor, spawn: Action, pid: int, now: float) -> list[Action]:
+    """Spawn a worker and have it become ready: what that led to."""
+    assert isinstance(spawn, Spawn)
+    supervisor.on_spawned(spawn, pid, now)
+    return [*supervisor.on_ready(pid, now)]
+
+
+def test_one_more_gets_a_slot_of_its_own() -> None:
+    supervisor = started(workers=2)
+
+    assert [*supervisor.grow(5.0)] == [Spawn(2, 1)]
+    assert supervisor.slots == 3
+    assert ready(supervisor, Spawn(2, 1), 102, 5.0) == []
+    assert [*supervisor.on_exit(102, "crashed", 20.0)] == [Spawn(2, 1)]
+
+
+def test_one_fewer_drains_the_last_slot_s_worker_which_is_not_replaced() -> None:
+    supervisor = started(workers=3)
+
+    assert [*supervisor.shrink(5.0)] == [AskToDrain(102)]
+    assert supervisor.slots == 2
+    assert [*supervisor.on_exit(102, "exited with status 0", 6.0)] == []
+    assert [*supervisor.on_tick(60.0, beats(supervisor, 60.0))] == []
+
+
+def test_the_only_worker_stays() -> None:
+    supervisor = started(workers=1)
+
+    assert [*supervisor.shrink(5.0)] == []
+    assert supervisor.slots == 1
+
+
+def test_one_fewer_while_its_slot_waits_for_a_replacement() -> None:
+    supervisor = started(workers=2)
+    assert [*supervisor.on_exit(101, "crashed", 0.5)] == []
+
+    assert [*supervisor.shrink(0.5)] == []
+    assert [*supervisor.on_tick(60.0, beats(supervisor, 60.0))] == []
+
+
+def test_one_fewer_and_one_more_begins_anew_beside_the_one_that_drains() -> None:
+    supervisor = started(workers=2)
+    assert [*supervisor.shrink(5.0)] == [AskToDrain(101)]
+
+    assert [*supervisor.grow(5.1)] == [Spawn(1, 1)]
+    assert ready(supervisor, Spawn(1, 1), 102, 5.2) == []
+    assert [*supervisor.on_exit(101, "exited with status 0", 6.0)] == []
+    assert [*supervisor.on_exit(102, "crashed", 20.0)] == [Spawn(1, 1)]
+
+
+def test_one_more_does_not_end_another_slot_s_back_off() -> None:
+    supervisor = started(workers=1)
+    assert [*supervisor.on_exit(100, "crashed", 0.0)] == []
+
+    assert [*supervisor.grow(0.0)] == [Spawn(1, 1)]
+
+
+def test_a_new_generation_has_as_many_as_are_configured() -> None:
+    supervisor = started(workers=2)
+    assert ready(supervisor, next(supervisor.grow(5.0)), 102, 5.0) == []
+    bring_up(supervisor, 2, range(200, 202), now=6.0)
+
+    assert supervisor.slots == 2
+
+
+def test_nothing_grows_or_shrinks_or_rests_before_it_serves_or_once_it_stops() -> None:
+    for supervisor in (Supervisor(), started()):
+        stopped = [*supervisor.stop(1.0)]
+        for change in (supervisor.grow, supervisor.shrink, supervisor.rest):
+            assert [*change(2.0)] == []
+        assert stopped
+
+
+# Rest.
+
+
+def test_at_rest_every_worker_drains_and_none_is_replaced() -> None:
+    supervisor = started()
+
+    assert [*supervisor.rest(5.0)] == [AskToDrain(100), AskToDrain(101)]
+    assert [*supervisor.on_exit(100, "exited with status 0", 6.0)] == []
+    assert [*supervisor.on_exit(101, "was killed by SIGKILL", 6.0)] == []
+    assert [*supervisor.on_tick(60.0, {})] == []
+    assert not supervisor.stopping
+
+
+def test_at_rest_a_planned_replacement_is_not_made() -> None:
+    supervisor = started(workers=1)
+    assert [*supervisor.on_exit(100, "crashed", 0.0)] == []
+
+    assert [*supervisor.rest(0.05)] == []
+    assert [*supervisor.on_tick(60.0, {})] == []
+
+
+def test_one_more_ends_the_rest_with_the_workers_of_before() -> None:
+    supervisor = started()
+    assert [*supervisor.rest(5.0)] == [AskToDrain(100), AskToDrain(101)]
+
+    assert [*supervisor.grow(5.1)] == [Spawn(0, 1), Spawn(1, 1)]
+    assert supervisor.slots == 2
+    assert ready(supervisor, Spawn(0, 1), 102, 5.2) == []
+    assert [*supervisor.on_exit(100, "exited with status 0", 6.0)] == []
+
+
+def test_a_new_generation_ends_the_rest() -> None:
+    supervisor = started()
+    assert [*supervisor.rest(5.0)] != []
+    bring_up(supervisor, 2, range(200, 202), now=6.0)
+
+    assert [*supervisor.on_exit(200, "crashed", 20.0)] == [Spawn(0, 2)]
+
+
+def test_a_generation_on_its_way_is_dropped_when_workers_are_to_rest() -> None:
+    supervisor = started(workers=1)
+    spawn_all(supervisor, 2, range(200, 201), now=5.0)
+
+    assert [*supervisor.rest(5.1)] == [
+        AskToDrain(100),
+        EndNow(200),
+        Dropped(2, "the workers were told to rest"),
+    ]
+
+
+# A worn-out worker.
+
+
+def test_a_worn_out_worker_drains_when_its_successor_is_ready() -> None:
+    supervisor = started(workers=2)
+
+    assert [*supervisor.replace(100, 50.0)] == [Spawn(0, 1)]
+    supervisor.on_spawned(Spawn(0, 1), 102, 50.0)
+    assert [*supervisor.replace(100, 50.2)] == [], "one successor is enough"
+    assert [*supervisor.on_ready(102, 50.5)] == [AskToDrain(100)]
+    assert [*supervisor.replace(100, 50.7)] == []
+    assert [*supervisor.on_exit(100, "exited with status 0", 51.0)] == []
+    assert [*supervisor.on_exit(102, "crashed", 60.0)] == [Spawn(0, 1)]
+
+
+def test_a_successor_that_dies_young_harms_nobody_and_the_next_waits_longer() -> None:
+    supervisor = started(workers=1)
+    now, pid, pauses = 50.0, 200, []
+    for _ in range(4):
+        assert [*supervisor.replace(100, now)] == [Spawn(0, 1)]
+        supervisor.on_spawned(Spawn(0, 1), pid, now)
+        assert [*supervisor.on_exit(pid, "crashed", now)] == []
+        due = next(t for t in (now + n / 1000 for n in range(1, 9000)) if [*supervisor.replace(100, t)])
+        pauses.append(due - now)
+        now, pid = due, pid + 1
+
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8], abs=0.002)
+    assert supervisor.workers[100].phase is Phase.READY
+
+
+def test_a_worn_out_worker_that_dies_leaves_its_slot_to_the_successor_that_starts() -> None:
+    supervisor = started(workers=1)
+    assert [*supervisor.replace(100, 50.0)] == [Spawn(0, 1)]
+    supervisor.on_spawned(Spawn(0, 1), 101, 50.0)
+
+    assert [*supervisor.on_exit(100, "crashed", 50.1)] == []
+    assert [*supervisor.on_ready(101, 50.2)] == []
+    assert [*supervisor.on_tick(52.0, beats(supervisor, 52.0))] == []
+
+
+def test_a_successor_that_cannot_be_forked_is_tried_again_later() -> None:
+    supervisor = started(workers=1)
+    assert [*supervisor.replace(100, 50.0)] == [Spawn(0, 1)]
+    assert [*supervisor.on_spawn_failed(Spawn(0, 1), "fork", 50.0)] == []
+
+    assert [*supervisor.replace(100, 50.05)] == []
+    assert [*supervisor.replace(100, 50.0 + BACK_OFF_FIRST)] == [Spawn(0, 1)]
+
+
+def test_a_successor_that_dies_while_the_old_one_drains_is_replaced_in_its_time() -> None:
+    supervisor = started(workers=1)
+    assert [*supervisor.replace(100, 50.0)] == [Spawn(0, 1)]
+    assert ready(supervisor, Spawn(0, 1), 101, 50.0) == [AskToDrain(100)]
+
+    assert [*supervisor.on_exit(101, "crashed", 50.1)] == []
+    assert [*supervisor.on_exit(100, "exited with status 0", 50.11)] == [], "its end hurries nothing"
+    assert [*supervisor.on_tick(50.1 + BACK_OFF_FIRST, {})] == [Spawn(0, 1)]
+
+
+def test_nobody_is_replaced_for_its_age_while_all_are_about_to_be() -> None:
+    supervisor = started(workers=1)
+    spawn_all(supervisor, 2, range(200, 201), now=5.0)
+    assert [*supervisor.replace(100, 5.1)] == []
+
+    supervisor = started(workers=1)
+    assert [*supervisor.rest(5.0)] == [AskToDrain(100)]
+    assert [*supervisor.replace(100, 5.1)] == []
+    assert [*supervisor.replace(4711, 5.1)] == []
+
+
 # A worker that hangs.
 
 
@@ -481,10 +677,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
     def exit(self, data: st.DataObject) -> None:
-        pid = data.draw(st.sampled_from(sorted(self.alive)))
-        del self.alive[pid]
-        self.hung.discard(pid)
-        self.act([*self.supervisor.on_exit(pid, "exited", self.now)])
+        self.go(data.draw(st.sampled_from(sorted(self.alive))))
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -496,6 +689,43 @@ class Life(RuleBasedStateMachine):
         self.now += seconds
         alive = {pid: -math.inf if pid in self.hung else self.now for pid in self.alive}
         self.act([*self.supervisor.on_tick(self.now, alive)])
+
+    @rule(change=st.sampled_from(["grow", "shrink", "rest"]))
+    def operate(self, change: str) -> None:
+        self.act([*getattr(self.supervisor, change)(self.now)])
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def wear_out(self, data: st.DataObject) -> None:
+        pid = data.draw(st.sampled_from(sorted(self.alive)))
+        self.act([*self.supervisor.replace(pid, self.now)])
+
+    @precondition(lambda self: not self.supervisor.stopping)
+    @rule()
+    def calm(self) -> None:
+        """Given time and luck every slot has its worker again, and no other is left."""
+        self.fork_fails = False
+        for _ in range(6):
+            self.now += 40.0
+            for pid in sorted(self.hung):
+                if self.supervisor.workers[pid].phase is Phase.KILLED:
+                    self.go(pid)
+            self.hung &= set(self.alive)
+            self.tick(40.0)
+            self.all_ready()
+            for pid, worker in list(self.supervisor.workers.items()):
+                if worker.phase not in (Phase.STARTING, Phase.READY):
+                    self.go(pid)
+        supervisor = self.supervisor
+        served = sorted(worker.slot for worker in supervisor.workers.values())
+        assert supervisor.candidate is None
+        if supervisor.in_force is not None:
+            assert served == ([] if supervisor.resting else [*range(supervisor.slots)])
+
+    def go(self, pid: int) -> None:
+        del self.alive[pid]
+        self.hung.discard(pid)
+        self.act([*self.supervisor.on_exit(pid, "exited", self.now)])
 
     @precondition(lambda self: not self.supervisor.stopping)
     @rule()
@@ -512,13 +742,15 @@ class Life(RuleBasedStateMachine):
         assert set(self.supervisor.workers) == set(self.alive)
 
     @invariant()
-    def a_slot_in_force_has_one_worker_at_most(self) -> None:
-        slots = [
-            worker.slot
-            for worker in self.supervisor.workers.values()
-            if worker.generation == self.supervisor.in_force
-        ]
-        assert len(slots) == len(set(slots))
+    def a_slot_in_force_has_one_worker_and_perhaps_its_successor(self) -> None:
+        staying: dict[int, list[Phase]] = {}
+        for worker in self.supervisor.workers.values():
+            is_staying = worker.phase in (Phase.STARTING, Phase.READY)
+            if worker.generation == self.supervisor.in_force and is_staying:
+                staying.setdefault(worker.slot, []).append(worker.phase)
+        assert all(slot < self.supervisor.slots for slot in staying)
+        for phases in staying.values():
+            assert len(phases) == len(set(phases))
 
     @invariant()
     def a_generation_is_in_force_or_to_come_or_gone(self) -> None:
@@ -552,4 +784,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestLife.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import pytest
 
 from termproxy.config.schema import Host
-from termproxy.messages import MessageReader
+from termproxy.messages import DESCRIPTORS_MAX, MessageReader
+from termproxy.observability.access_log import open_access_log, open_file
 from termproxy.tls.certificates import Certificate, CertificateError
 from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.orders import ORDER_MAX, Orders, order
+from termproxy.worker.orders import ORDER_MAX, Orders, order, reopen_order, slot_orders
 from tests.tls.pki import NOW, an_authority
 from tests.worker.test_assembly import (
     CA_FILE,
@@ -41,8 +44,12 @@ def message(before: Sequence[Certificate], now: Sequence[Certificate], index: in
     return order(index, before, now, PEM)
 
 
+def never(place: int, slot: int, _: socket.socket) -> None:
+    raise AssertionError((place, slot))
+
+
 def obeyed(assembly: Assembly, *said: bytes) -> None:
-    orders = Orders([assembly], Stores(), None)
+    orders = Orders([assembly], Stores(), None, never)
     for body in read(*said):
         orders.obey(body, [], NOW)
 
@@ -101,7 +108,7 @@ def test_contexts_that_are_served_on_are_kept() -> None:
 def test_an_order_is_for_one_frontend() -> None:
     one, other = serving(frontend(), A), serving(frontend(), A)
     (body,) = read(message([A], [B], index=1))
-    Orders([one, other], Stores(), None).obey(body, [], NOW)
+    Orders([one, other], Stores(), None, never).obey(body, [], NOW)
     assert (files(one, None), files(other, None)) == (["a.test"], ["b.test"])
 
 
@@ -127,7 +134,7 @@ def test_a_refused_order_leaves_all_as_it_was(pem: dict[Path, bytes]) -> None:
 def test_an_order_builds_on_a_refused_one() -> None:
     """The master believes that the worker has what it was sent."""
     worker = serving(frontend(**GUARD), A)
-    orders = Orders([worker], Stores(), None)
+    orders = Orders([worker], Stores(), None, never)
     refused, good = read(order(0, [A], [A, B], {}), message([A, B], [A, B, C]))
     with pytest.raises(CertificateError):
         orders.obey(refused, [], NOW)
@@ -138,7 +145,7 @@ def test_an_order_builds_on_a_refused_one() -> None:
 def test_what_is_not_wanted_any_more_is_forgotten() -> None:
     """It holds keys."""
     worker = serving(frontend(), A)
-    orders = Orders([worker], Stores(), None)
+    orders = Orders([worker], Stores(), None, never)
     for number in range(5):
         (body,) = read(message([], [certificate(f"{number}.test")]))
         orders.obey(body, [], NOW)
@@ -155,3 +162,39 @@ def test_bytes_of_any_kind_are_kept() -> None:
 def test_a_file_s_name_may_be_no_text() -> None:
     odd = certificate("a.test", file="\udcff.pem")
     assert read(order(0, [], [odd], PEM))
+
+
+# Descriptors.
+
+
+def test_a_new_slot_s_sockets_are_accepted_from_at_their_places_however_many_there_are() -> None:
+    heard: list[tuple[int, int, int]] = []
+    orders = Orders([], Stores(), None, lambda place, slot, sock: listened(heard, place, slot, sock))
+    places = [*range(1, DESCRIPTORS_MAX + 3)]
+    pair = socket.socketpair()
+    for said, these in slot_orders(4, places):
+        (body,) = read(said)
+        fds = [os.dup(pair[0].fileno()) for _ in these]
+        orders.obey(body, fds, NOW)
+        assert fds == [], "they are kept"
+    inode = os.fstat(pair[0].fileno()).st_ino
+    for sock in pair:
+        sock.close()
+
+    assert heard == [(place, 4, inode) for place in places]
+
+
+def listened(heard: list[tuple[int, int, int]], place: int, slot: int, sock: socket.socket) -> None:
+    with sock:
+        heard.append((place, slot, os.fstat(sock.fileno()).st_ino))
+
+
+def test_a_log_that_was_opened_anew_is_written_to(tmp_path: Path) -> None:
+    log = open_access_log(tmp_path / "old")
+    assert log is not None
+    fd = open_file(tmp_path / "new")
+    (body,) = read(reopen_order())
+    Orders([], Stores(), log, never).obey(body, [fd], NOW)
+    assert os.fstat(log.fd).st_ino == (tmp_path / "new").stat().st_ino
+    os.close(fd)
+    log.close()
