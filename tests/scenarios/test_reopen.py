@@ -7,47 +7,20 @@ import json
 import os
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
-from tests.conftest import Dial, Serve
+from tests.conftest import Dial, Serve, client_context
 from tests.support.backends import Backend
 from tests.support.clients import exchange, leave
 from tests.support.command import TERMPROXY, termproxy
 from tests.support.server import Server
-from tests.support.waiting import wait_for_more, wait_until
-
-
-class Visitors:
-    """Clients that come one after another, from a few threads, and know how many they were."""
-
-    def __init__(self, visit: Callable[[], None]) -> None:
-        self.count = 0
-        self._visit = visit
-        self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._come) for _ in range(3)]
-
-    def _come(self) -> None:
-        while not self._over.is_set():
-            self._visit()
-            with self._lock:
-                self.count += 1
-
-    @contextmanager
-    def coming(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in self._threads:
-                thread.join()
+from tests.support.visitors import Visitors, one_exchange
+from tests.support.waiting import wait_until
 
 
 def lines(*files: Path) -> list[str]:
@@ -61,30 +34,26 @@ def ask_to_reopen(server: Server) -> str:
     return done.stdout
 
 
-def visits(server: Server, dial: Dial) -> Callable[[], None]:
-    def visit() -> None:
-        with dial(server) as client:
-            exchange(client)
-            leave(client)
-
-    return visit
+def visit(server: Server, dial: Dial) -> None:
+    with dial(server) as client:
+        exchange(client)
+        leave(client)
 
 
-def test_no_line_is_lost_when_the_log_is_renamed_under_load(serve: Serve, dial: Dial) -> None:
+def test_no_line_is_lost_when_the_log_is_renamed_under_load(serve: Serve, ca: trustme.CA) -> None:
     with Backend() as backend, serve(backend.address, workers=2) as server:
         file = server.folder / "access.log"
         renamed = [server.folder / f"access.log.{number}" for number in range(4)]
-        visitors = Visitors(visits(server, dial))
-        with visitors.coming():
+        with Visitors(one_exchange(server.port, client_context(ca))) as visitors:
             for each in renamed:
-                wait_for_more(lambda: visitors.count, 30, "clients are served")
+                visitors.wait_for_more(30)
                 file.rename(each)
                 assert ask_to_reopen(server) == f"{file}: opened anew by 2 workers\n"
                 assert all(str(each) not in open_files(pid) for pid in server.workers())
-            wait_for_more(lambda: visitors.count, 30, "clients are served")
-        wait_until(lambda: len(lines(file, *renamed)) >= visitors.count, "every line is there")
+            visitors.wait_for_more(30)
+        wait_until(lambda: len(lines(file, *renamed)) >= visitors.served, "every line is there")
         found = lines(file, *renamed)
-    assert len(found) == visitors.count
+    assert len(found) == visitors.served
     assert lines(file) != []
 
 
@@ -108,7 +77,7 @@ def test_usr1_does_the_same_and_a_worker_born_later_writes_there_too(serve: Serv
         wait_until(lambda: str(file) in open_files(worker), "the worker writes there")
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: server.workers() not in ([], [worker]), "the worker is replaced")
-        visits(server, dial)()
+        visit(server, dial)
         server.wait_for_access(1)
         assert lines(server.folder / "old") == []
 
@@ -135,7 +104,7 @@ def test_what_must_not_be_written_to_is_refused_and_the_old_file_is_written_on(
         assert done.returncode == 1
         assert "the old files are written on: log.access: cannot write" in done.stderr
         assert not (server.folder / "victim").exists()
-        visits(server, dial)()
+        visit(server, dial)
         wait_until(lambda: lines(server.folder / "old"), "its line")
 
 
@@ -163,7 +132,7 @@ def test_where_no_log_is_a_file_there_is_nothing_to_do(serve: Serve) -> None:
 def test_a_full_disk_costs_lines_that_are_counted_and_no_client(serve: Serve, dial: Dial) -> None:
     with Backend() as backend, serve(backend.address, log={"access": "/dev/full"}) as server:
         for _ in range(5):
-            visits(server, dial)()
+            visit(server, dial)
         wait_until(lambda: server.status()["totals"]["access_lines_lost"] == 5, "they are counted")
 
 
@@ -180,7 +149,7 @@ def test_a_fifo_that_nobody_reads_costs_no_client(
         if reader == "gone":
             os.close(read_fd)
         for _ in range(300):
-            visits(server, dial)()
+            visit(server, dial)
         if reader == "gone":
             wait_until(lambda: server.status()["totals"]["access_lines_lost"] == 300, "all are counted")
         else:
@@ -202,7 +171,7 @@ def test_a_standard_error_that_nobody_reads_holds_up_neither_workers_nor_master(
                 if server.status()["totals"]["log_lines_lost"] > 10:
                     break
                 assert number < 5000
-            visits(server, dial)()
+            visit(server, dial)
         os.close(read_fd)
 
 
