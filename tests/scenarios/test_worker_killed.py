@@ -6,11 +6,13 @@ import os
 import signal
 import ssl
 import threading
+import time
 
 import pytest
 import trustme
 
 from termproxy import clock
+from termproxy.master.supervisor import YOUNG
 from tests.conftest import Dial, Serve, client_context
 from tests.support.backends import Backend
 from tests.support.clients import connect, exchange, leave, read_to_end
@@ -61,6 +63,26 @@ def test_only_the_connections_of_a_killed_worker_are_lost(serve: Serve, dial: Di
         assert f"worker {victim} was killed by SIGKILL" in server.said()
         for client in clients.values():
             client.close()
+
+
+def test_the_replacement_accepts_within_a_second_however_often_one_of_several_dies(
+    serve: Serve, dial: Dial
+) -> None:
+    """That some worker dies every few seconds is bad, but no crash loop."""
+    with Backend() as backend, serve(backend.address, workers=4) as server:
+        for round_ in range(4):
+            victim = server.workers()[0]
+            time.sleep(YOUNG)  # it is as old as that: there is no event to wait for
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda victim=victim: is_replaced(server, victim), "it is replaced", seconds=1.0)  # type: ignore[misc]
+            assert server.status()["totals"]["accepted"] == round_
+            with dial(server) as client:
+                assert exchange(client) == b"ping"
+
+
+def is_replaced(server: Server, victim: int) -> bool:
+    workers = server.workers()
+    return len(workers) == 4 and victim not in workers
 
 
 def test_new_clients_are_served_while_a_worker_is_missing(serve: Serve, dial: Dial) -> None:
