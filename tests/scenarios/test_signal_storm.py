@@ -14,16 +14,10 @@ from tests.support.backends import Backend
 from tests.support.clients import exchange
 from tests.support.processes import session_members
 from tests.support.server import Server
+from tests.support.storm import Storm, storms
 from tests.support.waiting import wait_until
 
-NOT_OURS = [
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-]
+OTHERS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -37,7 +31,7 @@ def test_after_a_storm_one_generation_serves_and_term_ends_it(
                 case 0 | 1:
                     server.signal(signal.SIGHUP)
                 case 2:
-                    server.signal(rand.choice(NOT_OURS))
+                    server.signal(rand.choice(OTHERS))
                 case _:
                     end_some_worker(server, rand)
         server.signal(signal.SIGHUP)
@@ -65,3 +59,7 @@ def has_settled(server: Server) -> bool:
         and [(worker["state"], worker["generation"]) for worker in status["workers"]]
         == [("ready", status["generation"])] * 2
     )
+
+
+TestStorm = Storm.TestCase
+TestStorm.settings = storms(3, 30)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 
 def session_members(session: int) -> list[int]:
     """The living processes of a session; zombies have ended."""
@@ -30,6 +32,12 @@ def status(pid: int) -> dict[str, str]:
 def state(pid: int) -> str:
     """One letter: R, S, T (stopped), Z …"""
     return status(pid)["State"][0]
+
+
+def zombies(parent: int) -> list[int]:
+    """The children of a process that have ended and were not waited for."""
+    children = psutil.Process(parent).children()
+    return [child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE]
 
 
 def descriptors(pid: int) -> dict[int, str]:
