@@ -58,7 +58,9 @@ class Case:
     def reopen(self) -> None:
         generations = {
             number: SimpleNamespace(
-                config=SimpleNamespace(log=SimpleNamespace(access=self.files[number])), access_log=log
+                config=SimpleNamespace(log=SimpleNamespace(access=self.files[number])),
+                user=None,
+                access_log=log,
             )
             for number, log in self.logs.items()
         }
