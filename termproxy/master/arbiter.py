@@ -39,7 +39,7 @@ from termproxy.master.listeners import Listeners, listen_alone
 from termproxy.master.log_keeper import LogKeeper
 from termproxy.master.notify import notify
 from termproxy.master.pidfile import Pidfile
-from termproxy.master.signals import SignalInbox
+from termproxy.master.signals import SignalInbox, is_in_foreground
 from termproxy.master.spawn import Helper, spawn, spawn_helper
 from termproxy.master.stapler import Changes, Stapler
 from termproxy.master.state_dir import StateDir
@@ -540,7 +540,7 @@ class Arbiter:
         self._act(actions)
 
     def _rest(self, now: float) -> None:
-        if self.supervisor.in_force is None or self.supervisor.stopping:
+        if self.supervisor.in_force is None or self.supervisor.stopping or is_in_foreground():
             return
         log.info(
             "WINCH: the workers drain; until HUP or TTIN brings them back clients wait in the queue"

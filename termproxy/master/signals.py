@@ -11,19 +11,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WATCHED = (
-    signal.SIGCHLD,
+# What operators want of a server, and not of one of its processes.
+OPERATORS_SIGNALS = (
     signal.SIGHUP,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGINT,
-    # Not ours yet, and not to die of: they are logged.
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGWINCH,
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
+
+WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, *OPERATORS_SIGNALS)
 
 
 class SignalInbox:
@@ -63,3 +61,17 @@ def signals_blocked() -> Iterator[set[signal.Signals]]:
         yield {signal.Signals(number) for number in before}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_in_foreground() -> bool:
+    """Whether a terminal is ours: it sends WINCH when its window changes its size (ioctl_tty(2))."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -24,7 +24,7 @@ from termproxy.errors import StartError, TermproxyError
 from termproxy.master import rights
 from termproxy.master.generation import User
 from termproxy.master.landlock import Reach, confine
-from termproxy.master.signals import signals_blocked
+from termproxy.master.signals import OPERATORS_SIGNALS, signals_blocked
 from termproxy.worker.main import Assignment, Worker, has_hub
 
 log = logging.getLogger("worker")
@@ -194,7 +194,8 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         worker = Worker(assignment, channels.talk, lambda: channels.tell(READY))
         _give_up_rights(user, reach)
         _die_with(master)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the master decides what a reload is
+        for signum in OPERATORS_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)  # sent to all: the master decides what it means
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         worker.run()
         status = 0

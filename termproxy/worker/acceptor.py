@@ -50,18 +50,14 @@ _CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, e
 def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
     """Which slots' listeners the worker of slot `own` watches.  `beats` tells when each last was.
 
-    A silent slot goes to the next slot after it that is not silent, round the ring.
+    Silent slots are dealt out to the others in turn: when there are fewer workers than there were, each
+    has its part of what they leave.
     """
     count = len(beats)
-    alive = {slot for slot in range(count) if now - beats[slot] < SILENT_AFTER} | {own}
-    watched = {own} if own < count else set()
-    for slot in range(count):
-        if slot not in alive:
-            ring = (s % count for s in range(slot + 1, slot + 1 + count))
-            heir = next((s for s in ring if s in alive), None)
-            if heir == own:
-                watched.add(slot)
-    return watched
+    alive = [slot for slot in range(count) if now - beats[slot] < SILENT_AFTER or slot == own]
+    silent = [slot for slot in range(count) if slot not in alive]
+    watched = {slot for index, slot in enumerate(silent) if alive and alive[index % len(alive)] == own}
+    return watched | ({own} if own < count else set())
 
 
 class Listener:

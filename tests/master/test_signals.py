@@ -92,3 +92,31 @@ def test_signals_wait_while_they_are_blocked(end: str) -> None:
         print(*(s.name for s in inbox.read()))
         print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))
     """) == ["10", "SIGHUP", "10"]
+
+
+ON_A_TERMINAL = """
+import pty
+from termproxy.master.signals import is_in_foreground
+_, terminal = pty.openpty()
+os.setsid()
+print(is_in_foreground())
+os.close(os.open(os.ttyname(terminal), os.O_RDWR))
+print(is_in_foreground())
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    print(is_in_foreground(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_who_has_a_terminal_is_in_its_foreground_and_nobody_else() -> None:
+    """A window that changes its size must not send the workers to rest."""
+    command = [
+        sys.executable,
+        "-c",
+        "import os, sys; os.fork() and (os.wait(), sys.exit());" + "exec(sys.argv[1])",
+    ]
+    done = subprocess.run([*command, ON_A_TERMINAL], capture_output=True, text=True, check=True)
+
+    assert sorted(done.stdout.split()) == ["False", "False", "True"]

@@ -153,6 +153,17 @@ def test_a_stop_at_rest_is_a_stop(serve: Serve) -> None:
         assert server.wait_until_gone() == 0
 
 
+def test_a_signal_that_every_process_gets_is_the_master_s_alone(serve: Serve) -> None:
+    """As pkill sends it."""
+    with serve("127.0.0.1:9", workers=2) as server:
+        before = server.workers()
+        for signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH):
+            for worker in server.workers():
+                os.kill(worker, signum)
+        assert {state(worker) for worker in before} <= {"S", "R"}
+        assert server.workers() == before
+
+
 # The worn-out.
 
 

@@ -29,11 +29,21 @@ def test_everyone_watches_its_own_slot() -> None:
     assert [slots_to_watch(slot, [NOW] * 3, NOW) for slot in range(3)] == [{0}, {1}, {2}]
 
 
-def test_a_silent_slot_goes_to_the_next_living_one_round_the_ring() -> None:
+def test_silent_slots_are_dealt_out_to_the_living() -> None:
     beats = [NOW, SILENT, SILENT, NOW, SILENT]
 
-    assert slots_to_watch(0, beats, NOW) == {0, 4}
-    assert slots_to_watch(3, beats, NOW) == {1, 2, 3}
+    assert slots_to_watch(0, beats, NOW) == {0, 1, 4}
+    assert slots_to_watch(3, beats, NOW) == {2, 3}
+
+
+@pytest.mark.parametrize(("slots", "workers"), [(8, 4), (8, 3), (256, 7), (5, 4)])
+def test_workers_that_are_fewer_than_they_were_share_what_is_left_evenly(
+    slots: int, workers: int
+) -> None:
+    beats = [NOW] * workers + [SILENT] * (slots - workers)
+    shares = [len(slots_to_watch(slot, beats, NOW)) for slot in range(workers)]
+
+    assert max(shares) - min(shares) <= 1
 
 
 def test_a_slot_without_a_worker_yet_is_silent() -> None:
