@@ -535,6 +535,8 @@ class Arbiter:
 
     def _one_fewer(self, now: float) -> None:
         """Its listening sockets stay open, and others accept from them: a client may be queued there."""
+        if self.supervisor.in_force is None or self.supervisor.stopping:
+            return
         actions = list(self.supervisor.shrink(now))
         log.info("TTOU: workers: %d", self.supervisor.slots)
         self._act(actions)

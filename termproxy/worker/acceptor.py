@@ -55,7 +55,7 @@ def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
     """
     count = len(beats)
     alive = [slot for slot in range(count) if now - beats[slot] < SILENT_AFTER or slot == own]
-    silent = [slot for slot in range(count) if slot not in alive]
+    silent = sorted(set(range(count)).difference(alive))
     watched = {slot for index, slot in enumerate(silent) if alive and alive[index % len(alive)] == own}
     return watched | ({own} if own < count else set())
 
