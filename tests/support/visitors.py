@@ -36,6 +36,8 @@ KINDS: list[tuple[tuple[type[Exception], ...], str]] = [
 
 def kind_of(error: Exception) -> str:
     """The first that it is; a name of Python's for what nobody thought of."""
+    if getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING":
+        return "cut short"  # which has no class of its own in every Python, see endings.py
     return next((kind for types, kind in KINDS if isinstance(error, types)), type(error).__name__)
 
 
