@@ -12,7 +12,9 @@ class ClientKeeper:
         self._tables: dict[int, ClientTable] = {}
 
     def begin(self, number: int, limits: Limits, seats: int) -> None:
-        """Make a table of so many rows, before a generation's first worker.  OSError when there is no memory for it."""
+        """Make a table of so many rows, before a generation's first worker.  OSError when there is no
+        memory for it.
+        """
         self._tables[number] = ClientTable(seats, limits.connections)
 
     def clients_of(self, number: int, seat: int) -> Clients:
