@@ -312,6 +312,10 @@ TOTALS: Mapping[str, tuple[Metric, tuple[str, ...]]] = {
         _counter("access_log_lines_lost", "Lines that the access log did not take in time."),
         (),
     ),
+    "log_lines_lost": (
+        _counter("log_lines_lost", "Lines that standard error did not take in time."),
+        (),
+    ),
     "orders": (_counter("worker_orders", "Orders of the master that workers have carried out."), ()),
     "requests": (_counter("http_requests", "Requests, answered or not."), ()),
 }
