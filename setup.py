@@ -1,19 +1,39 @@
-"""Build the three native modules; all else about the package is in setup.cfg.
+"""Build the three native modules, and compile the Python of the hot path; all else about the package is in
+setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
 `termproxy.http._wire` and `termproxy.observability._tally` need nothing but a compiler.
+
+The modules in HOT stay plain Python, and work as such.  Cython compiles them as they are; classes that say in
+`__slots__` what they hold become structs, whose members cost no look-up.  See perf/NOTES.md for what that brings.
 """
 
+import ast
 import os
 import shutil
 import sysconfig
 import tempfile
 from pathlib import Path
 
+from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, SetupError
+
+HOT = [
+    "termproxy.backends.approach",
+    "termproxy.backends.connect",
+    "termproxy.backends.pool",
+    "termproxy.backends.server",
+    "termproxy.http.forwarding",
+    "termproxy.relay.pump",
+    "termproxy.worker.connection",
+    "termproxy.worker.exchange",
+    "termproxy.worker.http_connection",
+    "termproxy.worker.relaying",
+]
+STRUCTS = Path("build/structs")  # what Cython is told of their classes
 
 PREFIX = os.environ.get("TERMPROXY_OPENSSL_PREFIX")
 OPENSSL_3 = "#include <openssl/opensslv.h>\n#if OPENSSL_VERSION_MAJOR < 3\n#error older\n#endif\n"
@@ -29,6 +49,10 @@ def missing(what: str, debian: str, fedora: str) -> SetupError:
 
 class BuildExt(build_ext):
     """Compile, but first say in plain words what is missing on this machine."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
         compiler = self.compiler.compiler_so[0]
@@ -59,6 +83,68 @@ class BuildExt(build_ext):
             return True
 
 
+def structs(module: str) -> str:
+    """Cython's declaration (.pxd) of the classes of a module that have `__slots__`."""
+    tree = ast.parse(source(module).read_text())
+    origins = {
+        alias.name: each.module
+        for each in tree.body
+        if isinstance(each, ast.ImportFrom)
+        for alias in each.names
+    }
+    lines = []
+    for each in tree.body:
+        slots = slots_of(each)
+        if slots is None:
+            continue
+        bases = [base.id for base in each.bases]
+        lines += [f"from {origins[base]} cimport {base}" for base in bases if base in origins]
+        lines += [f"cdef class {each.name}({', '.join(bases)}):", "    pass"]
+        lines += [
+            "    cdef object __weakref__" if name == "__weakref__" else f"    cdef public object {name}"
+            for name in slots
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def slots_of(node: ast.stmt) -> tuple[str, ...] | None:
+    """What a class that nothing decorates says that it holds."""
+    if isinstance(node, ast.ClassDef) and not node.decorator_list:
+        for each in node.body:
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__":
+                return ast.literal_eval(each.value)
+    return None
+
+
+def source(module: str) -> Path:
+    return Path(module.replace(".", "/") + ".py")
+
+
+def compiled(modules: list[str]) -> list[Extension]:
+    """The extensions that the modules become."""
+    files = []
+    has_changed = False
+    for module in modules:
+        file = STRUCTS / source(module).with_suffix(".pxd")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for package in (file.parent, file.parent.parent):
+            Path(package, "__init__.pxd").touch()
+        text = structs(module)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+            has_changed = True
+        files.append(str(file))
+    return cythonize(
+        [Extension(module, [str(source(module))], depends=files, **hardened) for module in modules],
+        force=has_changed,  # a class is laid out by its bases, too
+        include_path=[str(STRUCTS)],
+        build_dir="build/cython",
+        # Annotations are for readers and mypy: a `float` of ours may well be an int.
+        compiler_directives={"language_level": 3, "annotation_typing": False},
+        quiet=True,
+    )
+
+
 library_folders = (
     [str(p) for p in (Path(PREFIX, "lib64"), Path(PREFIX, "lib")) if p.is_dir()] if (PREFIX) else []
 )
@@ -82,5 +168,6 @@ setup(
         ),
         Extension("termproxy.http._wire", ["termproxy/http/_wire.pyx"], **hardened),
         Extension("termproxy.observability._tally", ["termproxy/observability/_tally.pyx"], **hardened),
+        *compiled(HOT),
     ],
 )

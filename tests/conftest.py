@@ -16,8 +16,18 @@ from tests.support.clients import NAME, connect
 from tests.support.endings import tell_cuts
 from tests.support.server import Server, settings
 
+PACKAGE = Path(__file__).parent.parent / "termproxy"
+
 Serve = Callable[..., Server]
 Dial = Callable[..., ssl.SSLSocket]
+
+
+def pytest_sessionstart() -> None:
+    """What is compiled is imported, whatever its source says by now."""
+    for library in PACKAGE.glob("*/*.so"):
+        for source in PACKAGE.glob(f"*/{library.name.partition('.')[0]}.py*"):
+            if source.parent == library.parent and source.stat().st_mtime > library.stat().st_mtime:
+                pytest.exit(f"{source} is newer than what was compiled of it: run scripts/setup", 3)
 
 
 @pytest.fixture(scope="session")

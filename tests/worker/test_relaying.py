@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -549,11 +550,15 @@ def test_a_bug_after_the_handshake_ends_its_connection(
     assert bench.all_is_given_back()
 
 
+class BrokenTimeouts:
+    idle = property(broken)
+
+
 def test_a_bug_at_a_deadline_ends_its_connection(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.relay()
-    monkeypatch.setattr("termproxy.worker.relaying.RelayingConnection._look_for_idleness", broken)
+    monkeypatch.setattr(bench.shared, "timeouts", BrokenTimeouts())
     bench.pass_time(60.0)
 
     assert bench.record()["ended"] == "internal_error"
@@ -565,12 +570,12 @@ def test_a_bug_while_connecting_ends_its_connection(
     bench: Bench,
     black_hole: str,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench.connect(black_hole)
     (connection,) = bench.connections
     assert connection.phase is Phase.CONNECTING
-    monkeypatch.setattr("termproxy.worker.relaying.Approach.advance", broken)
+    connection._connecting.close()
+    connection._connecting = SimpleNamespace(advance=broken, close=lambda: None)
     connection._on_settled()
 
     assert bench.record()["ended"] == "internal_error"
