@@ -24,11 +24,13 @@ class Server:
         "_wish",
         "address",
         "max_connections",
+        "name",
         "weight",
     )
 
     def __init__(self, address: Address, weight: int = 1, max_connections: int = 0) -> None:
         self.address = address
+        self.name = str(address)  # as logs have it
         self.weight = weight
         self.max_connections = max_connections
         self._in_a_row = 0
@@ -66,7 +68,7 @@ class Server:
         self._on_room = on_room
 
     def __str__(self) -> str:
-        return str(self.address)
+        return self.name
 
     def __repr__(self) -> str:
         return f"<Server {self}>"

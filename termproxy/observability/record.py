@@ -56,7 +56,7 @@ class ConnectionRecord:
         for name in _NAMES:
             value = getattr(self, name)
             if value is not None:
-                line[name] = round(value, 6) if isinstance(value, float) else value
+                line[name] = _to_microseconds(value) if isinstance(value, float) else value
         line["fault"] = self.fault.value
         return line
 
@@ -119,20 +119,41 @@ class ExchangeRecord:
 
     def as_line(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is left out."""
-        line: dict[str, Any] = {"time": self.time, **self.facts}
-        for name in _EXCHANGE_NAMES:
-            value = getattr(self, name)
-            if value is not None:
-                line[name] = round(value, 6) if isinstance(value, float) else value
-        line["fault"] = self.fault.value
-        return line
+        first_byte = self.first_byte_seconds
+        line = {
+            "time": self.time,
+            **self.facts,
+            "method": self.method,
+            "host": self.host,
+            "path": self.path,
+            "status": self.status,
+            "request_id": self.request_id,
+            "backend": self.backend,
+            "retries": self.retries,
+            "bytes_from_client": self.bytes_from_client,
+            "bytes_to_client": self.bytes_to_client,
+            "first_byte_seconds": None if first_byte is None else _to_microseconds(first_byte),
+            "seconds": _to_microseconds(self.seconds),
+            "ended": self.ended,
+            "fault": self.fault.value,
+        }
+        if self.detail is not None or self.alert is not None:
+            line |= {"detail": self.detail, "alert": self.alert, "alert_from": self.alert_from}
+        elif None not in (
+            self.method,
+            self.host,
+            self.status,
+            self.request_id,
+            self.backend,
+            first_byte,
+        ):
+            return line  # as nearly all are
+        return {name: value for name, value in line.items() if value is not None}
 
 
-_EXCHANGE_NAMES = tuple(
-    spec.name
-    for spec in fields(ExchangeRecord)
-    if spec.name not in {"facts", "time", "fault", "minor", "referer", "user_agent"}
-)
+def _to_microseconds(seconds: float) -> float:
+    """Rounded to them, still in seconds; round(seconds, 6) would write it out and read it again."""
+    return round(seconds * 1e6) / 1e6
 
 
 def _clf_time(time: datetime) -> str:

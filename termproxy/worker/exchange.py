@@ -870,7 +870,7 @@ class Exchange:
             record.host = request.host
         record.status = self._status or None
         record.request_id = self.request_id.decode() or None
-        record.backend = None if self._server is None else str(self._server)
+        record.backend = None if self._server is None else self._server.name
         record.retries = self._retries
         if self._first_byte is not None:
             record.first_byte_seconds = self._first_byte - self.began
@@ -878,7 +878,7 @@ class Exchange:
 
 def describe_request(record: ExchangeRecord, head: Head, gateway: Gateway) -> None:
     """For the access log: what of a request's head is written down."""
-    record.method, record.minor = printable(head.method), head.minor
+    record.method, record.minor = head.method.decode(), head.minor  # a token is plain
     record.path = logged_path(head.target, with_query=gateway.logs_query)
     referer, user_agent = head.value(REFERER), head.value(USER_AGENT)
     record.referer = None if referer is None else printable(referer)

@@ -682,7 +682,7 @@ class HttpConnection(RelayingConnection):
         """As _report(), for what needed no Exchange."""
         received, sent = self._count_bytes()
         record = self._exchange_record(began, received, sent)
-        record.status, record.backend = status, str(backend.server)
+        record.status, record.backend = status, backend.server.name
         record.request_id = self._shared.request_id(number).decode()
         record.first_byte_seconds = now - began
         describe_request(record, head, self.gateway)

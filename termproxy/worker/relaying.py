@@ -298,7 +298,7 @@ class RelayingConnection(ClientConnection):
         alert_from: str | None,
     ) -> ConnectionRecord:
         record = super()._record(ended, fault, detail, alert, alert_from)
-        record.backend = None if self._server is None else str(self._server)
+        record.backend = None if self._server is None else self._server.name
         if self._connected is not None and self._handshaken is not None:
             record.connect_seconds = self._connected - self._handshaken
         return record
