@@ -1,12 +1,11 @@
-"""Build the three native modules, and compile the Python of the hot path; all else about the package is in
-setup.cfg.
+"""Build the three native modules, and compile the Python of the hot path; all else is in setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
 `termproxy.http._wire` and `termproxy.observability._tally` need nothing but a compiler.
 
-The modules in HOT stay plain Python, and work as such.  Cython compiles them as they are; classes that say in
-`__slots__` what they hold become structs, whose members cost no look-up.  See perf/NOTES.md for what that brings.
+The modules in HOT stay plain Python, and work as such.  Cython compiles them as they are; classes that
+say in `__slots__` what they hold become structs, whose members cost no look-up: see perf/NOTES.md.
 """
 
 import ast
