@@ -572,6 +572,7 @@ def test_a_bug_while_connecting_ends_its_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench.connect(black_hole)
+    connection: Any
     (connection,) = bench.connections
     assert connection.phase is Phase.CONNECTING
     connection._connecting.close()
