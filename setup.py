@@ -27,8 +27,11 @@ HOT = [
     "termproxy.backends.server",
     "termproxy.http.forwarding",
     "termproxy.relay.pump",
+    "termproxy.worker.admission",
     "termproxy.worker.connection",
+    "termproxy.worker.deadlines",
     "termproxy.worker.exchange",
+    "termproxy.worker.handshake_queue",
     "termproxy.worker.http_connection",
     "termproxy.worker.relaying",
 ]

@@ -101,6 +101,8 @@ class TimeShare:
     nothing else to do: then they are granted some, so that without other work they hardly ever wait.
     """
 
+    __slots__ = ("_credit", "_in_handshakes", "_until")
+
     def __init__(self, now: float, in_handshakes: float = 0.0) -> None:
         self._until = now  # all time before is accounted for
         self._in_handshakes = in_handshakes

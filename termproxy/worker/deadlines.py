@@ -21,6 +21,8 @@ class Timed(Protocol):
 
 
 class DeadlineWheel:
+    __slots__ = ("_buckets", "_done", "_tick")
+
     def __init__(self, tick: float = TICK) -> None:
         self._tick = tick
         self._buckets: dict[int, set[Timed]] = {}

@@ -42,6 +42,8 @@ class Waiting(Protocol):
 class _Line:
     """Those that wait, with the time since when, in the order in which they came."""
 
+    __slots__ = ("resumes", "since", "was_held")
+
     def __init__(self, *, resumes: bool) -> None:
         self.resumes = resumes
         self.since: OrderedDict[Waiting, float] = OrderedDict()
@@ -59,6 +61,24 @@ class _Line:
 
 
 class HandshakeQueue:
+    __slots__ = (
+        "_budget",
+        "_each_turn",
+        "_full",
+        "_idle",
+        "_is_awake",
+        "_lines",
+        "_loop",
+        "_patience",
+        "_rate",
+        "_rest",
+        "_resuming",
+        "_share",
+        "_stops_all",
+        "_time",
+        "is_awaited",
+    )
+
     def __init__(self, loop: Any, limits: Limits) -> None:
         now = clock.monotonic()
         self._time = TimeShare(now, _in_handshakes())
