@@ -86,22 +86,37 @@ _SERVER = 3 * LINE
 
 
 class Board:
-    """For these servers and so many workers; `is_shared` is False for one process alone.
+    """For these servers, with `room` for more, and so many workers; `is_shared` is False for one process
+    alone.
 
     The places of a name have the same key, and follow each other.
     """
 
-    def __init__(self, keys: Sequence[Key], rows: int, *, is_shared: bool = True) -> None:
-        self.keys = tuple(keys)
+    def __init__(self, keys: Sequence[Key], rows: int, *, room: int = 0, is_shared: bool = True) -> None:
+        self.keys: tuple[Key, ...] = ()
         self.places: dict[Key, range] = {}
-        for index, key in enumerate(self.keys):
-            self.places[key] = range(self.places.get(key, range(index, index)).start, index + 1)
         self.rows = rows
-        self._rows_at = _SERVERS + len(self.keys) * _SERVER
-        self._row = LINE * (1 + len(self.keys))
+        self._most = len(keys) + room
+        self._rows_at = _SERVERS + self._most * _SERVER
+        self._row = LINE * (1 + self._most)
         size = self._rows_at + rows * self._row
         self._memory = SharedWords("termproxy-backends", size) if is_shared else None
         self.words = self._memory.words if self._memory else memoryview(bytearray(8 * size)).cast("q")
+        self.add(keys)
+
+    def add(self, keys: Sequence[Key]) -> bool:
+        """Give places to servers that have none; False, and all stays as it was, when there is no room.
+
+        A place is never another server's: who still has connections to one that is no more counts on.
+        """
+        fresh = [key for key in keys if key not in self.places]
+        if len(self.keys) + len(fresh) > self._most:
+            return False
+        self.keys += tuple(fresh)
+        for index in range(len(self.keys) - len(fresh), len(self.keys)):
+            key = self.keys[index]
+            self.places[key] = range(self.places.get(key, range(index, index)).start, index + 1)
+        return True
 
     def probe(self, index: int) -> memoryview:
         return self._line(_SERVERS + index * _SERVER)
@@ -189,6 +204,11 @@ class Board:
                 self.probe(mine)[:] = before.probe(theirs)
             self.wish(mine)[: WishWord.PAST_TOTAL] = before.wish(theirs)[: WishWord.PAST_TOTAL]
         self.wishes_changed()
+
+    def forget(self, key: Key) -> None:
+        """By the master: what checks have found of a server that nobody checks any more."""
+        for index in self.places[key]:
+            self.probe(index)[:] = _NOTHING
 
     def _shared_with(self, other: Board) -> Iterator[tuple[int, int]]:
         for key, mine in self.places.items():

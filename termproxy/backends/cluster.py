@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 
 from termproxy.address import Address, Name
@@ -71,13 +71,7 @@ class Cluster:
     ) -> None:
         self.name = name
         self.servers = tuple(servers)
-        self.settings = settings or schema.Cluster(servers=())
-        self.by_client = self.settings.balance == "client_hash"
-        """Whether candidates() looks at the client."""
-        self._fixed = self.servers
-        self._named = [each for each in self.settings.servers if isinstance(each.address, Name)]
-        limits = [*(s.max_connections for s in servers), *(s.max_connections for s in self._named)]
-        self._is_limited = any(limits)
+        self._use(servers, settings or schema.Cluster(servers=()))
         self._queue: dict[Waiting, None] = {}
         self._is_queue_called = self._is_serving_queue = False
         self._run_soon: Callable[[Callable[[], None]], object] = lambda run: run()
@@ -91,12 +85,25 @@ class Cluster:
     @classmethod
     def of(cls, name: str, settings: schema.Cluster) -> Cluster:
         """With the servers that the settings name."""
-        servers = [
-            Server(each.address, each.weight, each.max_connections)
-            for each in settings.servers
-            if isinstance(each.address, Address)
-        ]
-        return cls(name, servers, settings)
+        return cls(name, _fixed_servers(settings, {}), settings)
+
+    def change(self, settings: schema.Cluster) -> None:
+        """Follow other settings; the board has places for their servers.  Those that stay go on as they
+        are, with what is open to them; who uses one that is no more goes on with it.
+        """
+        there = {str(server): server for server in self._fixed}
+        self._use(_fixed_servers(settings, there), settings)
+        self._ejected = {s: until for s, until in self._ejected.items() if s in self._fixed}
+        self.attach(self._board, self._row, self._before)
+
+    def _use(self, servers: Sequence[Server], settings: schema.Cluster) -> None:
+        self.settings = settings
+        self.by_client = settings.balance == "client_hash"
+        """Whether candidates() looks at the client."""
+        self._fixed = tuple(servers)
+        self._named = [each for each in settings.servers if isinstance(each.address, Name)]
+        limits = [*(s.max_connections for s in servers), *(s.max_connections for s in self._named)]
+        self._is_limited = any(limits)
 
     def attach(self, board: Board, row: int, before: Sequence[Board] = ()) -> None:
         """Be what the worker of this row sees; on the boards `before` others are still at work."""
@@ -310,6 +317,17 @@ class Cluster:
         if not self._up:
             return self._is_being_looked_up()
         return not any(map(Server.has_room, self._up))
+
+
+def _fixed_servers(settings: schema.Cluster, there: Mapping[str, Server]) -> list[Server]:
+    """Those that have no name, with their weights and limits; who is `there` already stays."""
+    servers = []
+    for each in settings.servers:
+        if isinstance(each.address, Address):
+            server = there.get(str(each)) or Server(each.address)
+            server.weight, server.max_connections = each.weight, each.max_connections
+            servers.append(server)
+    return servers
 
 
 _WISHES = int(Head.WISHES_CHANGED)

@@ -7,6 +7,7 @@ which anything happens while nobody uses it is dead, or was never whole: it is c
 from __future__ import annotations
 
 import socket
+from collections.abc import Container
 from typing import Any
 
 from termproxy.backends.server import Server
@@ -98,6 +99,12 @@ class Pool:
             idle[old].close()
             old += 1
         del idle[:old]
+
+    def sweep_others(self, servers: Container[Server]) -> None:
+        """Close what is idle to any but these: nobody will ask for it again."""
+        for server in [server for server in self._idle if server not in servers]:
+            for connection in self._idle.pop(server):
+                connection.close()
 
     def close(self) -> None:
         for idle in self._idle.values():

@@ -24,6 +24,7 @@ VERBS = {
     "certs": "control",
     "explain": "explain",
     "reopen": "control",
+    "reload": "control",
     "status": "control",
     "stop": "control",
     "tickets": "tickets",

@@ -1,4 +1,4 @@
-"""`termproxy stop`, `reopen`, `status` and `certs`: ask a running master, over its control socket."""
+"""`termproxy stop`, `reload`, `reopen`, `status` and `certs`: ask a running master, over its socket."""
 
 from __future__ import annotations
 
@@ -45,6 +45,31 @@ def stop(control: Path | None, file: Path | None, as_json: bool, now: bool) -> N
 @CONTROL
 @CONFIG
 @JSON
+@click.option(
+    "--new-workers", is_flag=True, help="Bring up new workers, also when the running ones could follow."
+)
+def reload(control: Path | None, file: Path | None, as_json: bool, new_workers: bool) -> None:  # noqa: FBT001
+    """Have a running termproxy read its configuration anew, and wait until that is decided.
+
+    Says what has changed; or why all stays as it was, and exits with 1.
+    """
+    path = control_path(control, file)
+    answer = ask(path, {"verb": "reload", "new_workers": new_workers}, timeout=None)
+    if as_json:
+        click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
+    else:
+        for change in answer["changes"]:
+            click.echo(change)
+    if not answer["ok"]:
+        raise ControlError(f"not reloaded, the old configuration stays: {answer['detail']}")
+    if not as_json:
+        click.echo(f"reloaded: {answer['detail']}")
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
 def status(control: Path | None, file: Path | None, as_json: bool) -> None:  # noqa: FBT001
     """What a running termproxy serves, and how its workers are."""
     answer = ask(control_path(control, file), {"verb": "status"}, timeout=ANSWER_TIMEOUT)
@@ -82,9 +107,14 @@ def show_status(answer: dict[str, Any], console: Console) -> None:
     for frontend in answer["frontends"]:
         say(f"{frontend['name']}: {', '.join(frontend['listen'])} to {frontend['cluster']}")
     if answer["last_reload"]:
-        reload = answer["last_reload"]
-        outcome = "done" if reload["ok"] else "refused"
-        say(f"last reload {reload['at']}: {outcome}; {reload['detail']}")
+        last = answer["last_reload"]
+        outcome = "done" if last["ok"] else "refused"
+        say(f"last reload {last['at']}: {outcome}; {last['detail']}")
+        for change in last["changes"]:
+            say(f"  {change}")
+    for generation in answer["generations"]:
+        if generation["why"]:
+            say(f"generation {generation['number']} is {generation['state']}: {generation['why']}")
     table = Table(*WORKER_COLUMNS.values())
     for worker in answer["workers"]:
         table.add_row(*(str(worker[column]) for column in WORKER_COLUMNS))

@@ -100,6 +100,20 @@ class FlagSource:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainSource:
+    """Values of another process, which has checked them."""
+
+    values: Mapping[str, Any]
+    base: Path
+
+    def line(self, path: Path_) -> int:  # noqa: ARG002 - they stand nowhere
+        return 0
+
+    def where(self, path: Path_) -> str:
+        return dotted(path)
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a source gave: a Config, or the problems and the frontends that can be read all the same."""
 

@@ -15,7 +15,8 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import psutil
 from termproxy import __version__, clock
 from termproxy.config.load import Source
 from termproxy.config.schema import Config
-from termproxy.errors import ConfigError, StartError
+from termproxy.errors import StartError
 from termproxy.master import landlock
 from termproxy.master import supervisor as decide
 from termproxy.master.administration import Administration
@@ -39,6 +40,8 @@ from termproxy.master.listeners import Listeners, listen_alone
 from termproxy.master.log_keeper import LogKeeper
 from termproxy.master.notify import notify
 from termproxy.master.pidfile import Pidfile
+from termproxy.master.prover import Fork, Prover
+from termproxy.master.reloads import Reloads, renewed
 from termproxy.master.signals import SignalInbox, is_in_foreground
 from termproxy.master.spawn import Helper, spawn, spawn_helper
 from termproxy.master.stapler import Changes, Stapler
@@ -50,17 +53,20 @@ from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES
 from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Row, Scoreboard
 from termproxy.tls._openssl import openssl_version
-from termproxy.tls.certificates import Certificate
 from termproxy.tls.context import Stores
-from termproxy.worker.main import Assignment, gevent_version
-from termproxy.worker.orders import order, show_staples, slot_orders, staples_order
+from termproxy.worker.main import Assignment, gevent_version, raise_descriptor_limit
+from termproxy.worker.orders import (
+    ACCEPT,
+    MAKE_WAY,
+    order,
+    show_staples,
+    slot_orders,
+    staples_order,
+)
 
 log = logging.getLogger("master")
 
 TICK = 0.25  # seconds
-
-# Descriptors of a worker besides two for each connection, and its listeners: loop, logs, a reserve.
-DESCRIPTORS_BESIDES = 64
 
 _SIGNALS: dict[type, signal.Signals] = {
     decide.AskToDrain: signal.SIGTERM,
@@ -78,15 +84,6 @@ SWEEP = 60.0  # seconds: expired sessions stay in memory no longer than this
 FAILURE_KINDS = 1000  # kept, of handshakes that failed
 
 _NOT_YET = {signal.SIGUSR2: "upgrading"}
-
-
-@dataclass(slots=True)
-class LastReload:
-    """For `status`: how the latest attempt went."""
-
-    at: str
-    ok: bool
-    detail: str
 
 
 class Arbiter:
@@ -115,16 +112,17 @@ class Arbiter:
         self.backends = BackendKeeper(self._fork_helper)
         self._clients = ClientKeeper()
         self.administration = Administration(self._fork_admin, self._selector, Verbs(self).on_request)
+        self.prover = Prover(self._selector, self._on_proof)
         self.supervisor = decide.Supervisor()
         self.generations: dict[int, Generation] = {}
+        self.begun: dict[int, datetime] = {}
+        """When each generation was."""
         self.children: dict[int, Child] = {}
         self.log_keeper = LogKeeper(self.children)
         self._added_addresses: dict[int, list[Any]] = {}
         self._told_when_stopped: list[Request] = []
-        self.last_reload: LastReload | None = None
-        self.reloads = {"done": 0, "refused": 0}
+        self.reloads = Reloads(self, read_source)
         self.restarts = 0  # of workers that died without having been asked to
-        self._reload_again = False
         self.started = clock.utc_now()
         self._next_number = 1
         self._exit_status: int | None = None
@@ -150,12 +148,12 @@ class Arbiter:
             if config.pidfile is not None:
                 self._pidfile = Pidfile(config.pidfile)
             self._listen_to_operators(config)
-            generation = build(checked, self._take_number())
+            generation = build(checked, self.take_number())
             self._state_dir = None if config.state_dir is None else StateDir(config.state_dir)
             self.tickets.use(config.resumption, self._state_dir)
             self.stapler.keep_in(self._state_dir, list(generation.certificates_to_staple()))
             self._user = generation.user
-            self._begin(generation)
+            self.begin(generation)
             return self._loop()
         finally:
             self._clean_up()
@@ -191,6 +189,8 @@ class Arbiter:
         self.administration.tick(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
+        self.prover.tick(now)
+        self.reloads.tick()
         self.tickets.tick()
         self.log_keeper.tick(now)
         self.scoreboard.count(Column.LOG_LINES_LOST, logs.take_lost())
@@ -208,18 +208,20 @@ class Arbiter:
             match action:
                 case decide.Spawn():
                     self._spawn(action)
-                case decide.AskToDrain() | decide.EndNow():
+                case decide.AskToDrain(pid) if not self.supervisor.stopping:
+                    self.children[pid].order(MAKE_WAY)
+                case decide.AskToDrain() | decide.EndNow() | decide.Abort() | decide.Kill():
+                    if type(action) in _LAST_RESORTS:
+                        log.error("worker %d %s", action.pid, _LAST_RESORTS[type(action)])
                     _send(action.pid, _SIGNALS[type(action)])
-                case decide.Abort() | decide.Kill():
-                    log.error("worker %d %s", action.pid, _LAST_RESORTS[type(action)])
-                    _send(action.pid, _SIGNALS[type(action)])
+                case decide.Prove(number):
+                    self.prover.prove(self.generations[number], self._fork_for(number))
                 case decide.InForce(number):
                     self._in_force(self.generations[number])
                 case decide.Dropped(number, reason):
                     self._dropped(self.generations[number], reason)
                 case decide.Stopped():
-                    if self._exit_status is None:
-                        self._exit_status = 0
+                    self._exit_status = self._exit_status or 0
 
     def _spawn(self, action: decide.Spawn) -> None:
         if action.generation not in (self.supervisor.candidate, self.supervisor.in_force):
@@ -243,7 +245,11 @@ class Arbiter:
             self._act(self.supervisor.on_spawn_failed(action, reason, now))
             return
         assignment = self._assignment(generation, action.slot, seat, row)
+        is_candidate = action.generation == self.supervisor.candidate
         try:
+            if is_candidate:
+                probe = self.prover.channel(action.slot)
+                assignment = replace(assignment, accepts=False, probe=probe)
             reach = landlock.Reach(generation.ports)
             spawned = spawn(assignment, generation.user, self._leave_master, reach)
         except OSError as error:
@@ -251,6 +257,9 @@ class Arbiter:
             self.backends.worker_has_gone(generation.number, seat)
             self._act(self.supervisor.on_spawn_failed(action, f"fork: {error.strerror}", now))
             return
+        finally:
+            if assignment.probe is not None:
+                assignment.probe.close()
         pid = spawned.pid
         self.children[pid] = Child(
             row,
@@ -297,16 +306,17 @@ class Arbiter:
         self.administration.leave()
         self._file_watch.close()
         self.stapler.close()
+        self.prover.close()
         for child in self.children.values():
             child.leave()
 
     # Generations.
 
-    def _take_number(self) -> int:
+    def take_number(self) -> int:
         number, self._next_number = self._next_number, self._next_number + 1
         return number
 
-    def _begin(self, generation: Generation) -> None:
+    def begin(self, generation: Generation) -> None:
         """Bring a generation's workers up.  StartError when an address cannot be had."""
         config = generation.config
         workers = config.workers or min(len(psutil.Process().cpu_affinity()), SLOTS)
@@ -327,6 +337,7 @@ class Arbiter:
             generation.close()
             raise
         self._added_addresses[generation.number] = added
+        self.begun[generation.number] = clock.utc_now()
         self.generations[generation.number] = generation
         for warning in generation.warnings:
             log.warning("%s", warning)
@@ -334,6 +345,7 @@ class Arbiter:
         self._act(self.supervisor.begin(number, workers, config.timeouts.drain))
 
     def _in_force(self, generation: Generation) -> None:
+        self._order_workers(generation.number, ACCEPT)
         wanted = {address for _, address in generation.addresses()}
         self._listeners.close(a for a in self._listeners.addresses() if a not in wanted)
         self._added_addresses.pop(generation.number, None)
@@ -343,8 +355,6 @@ class Arbiter:
                 log.info("%s", missing)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             self._on_serving()
-        else:
-            self._reload_ended(ok=True, detail=f"generation {generation.number} serves")
         logs.set_up(generation.config.log.level)
         try:
             self.tickets.use(generation.config.resumption, self._state_dir)
@@ -356,53 +366,32 @@ class Arbiter:
         self.backends.put_in_force(generation.number, clock.monotonic())
         # Files may have changed since this generation read them: only one in force is renewed.
         self._file_watch.look_now(clock.monotonic())
-        self._reload_if_asked_again()
+        if generation.number > 1:
+            self.reloads.ended(ok=True, detail=f"generation {generation.number} serves")
 
     def _dropped(self, generation: Generation, reason: str) -> None:
+        self.prover.give_up()
         self._listeners.close(self._added_addresses.pop(generation.number, ()))
         if self.supervisor.in_force is None:
             log.error("cannot start: %s", reason)
             self._exit_status = 1
             return
-        self._reload_ended(ok=False, detail=f"a new worker failed: {reason}")
-        self._reload_if_asked_again()
+        self.reloads.ended(ok=False, detail=f"a new worker failed: {reason}")
 
-    def _reload(self) -> None:
-        if self.supervisor.stopping:
-            return
-        if self.supervisor.candidate is not None:
-            self._reload_again = True  # one more, once this one is decided, serves all who asked
-            return
-        notify("RELOADING=1")
-        try:
-            checked = check(
-                self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self.stores
-            )
-            self._warn_of_fixed_settings(checked.config)
-            self._begin(build(checked, self._take_number()))
-        except (ConfigError, StartError) as error:
-            self._reload_ended(ok=False, detail=str(error))
-
-    def _reload_if_asked_again(self) -> None:
-        if self._reload_again:
-            self._reload_again = False
-            self._reload()
-
-    def _reload_ended(self, *, ok: bool, detail: str) -> None:
-        self.reloads["done" if ok else "refused"] += 1
-        self.last_reload = LastReload(clock.utc_now().isoformat(timespec="seconds"), ok, detail)
-        if ok:
-            log.info("reloaded: %s", detail)
-        else:
-            log.error("not reloaded, the old configuration stays: %s", detail)
-        notify("READY=1")
-
-    def _warn_of_fixed_settings(self, config: Any) -> None:
-        assert self.supervisor.in_force is not None  # noqa: S101 - a reload follows a start
-        old = self.generations[self.supervisor.in_force].config
-        for name in ("pidfile", "control", "state_dir", "admin"):
-            if getattr(old, name) != getattr(config, name):
-                log.warning("a changed %s takes a restart; the old one stays", name)
+    def have_follow(
+        self, generation: Generation, messages: Sequence[bytes]
+    ) -> Iterator[tuple[int, int]]:
+        """Replace the generation in force, of which the settings have changed, and order its workers to
+        follow: each worker, and the number of the last of these orders.
+        """
+        self.generations[generation.number] = generation
+        listeners = sum(len(self._listeners.of(address)) for _, address in generation.addresses())
+        _raise_descriptor_limit(generation.config.limits.connections, listeners)
+        self._watch_files(generation)
+        self.stapler.want(generation.certificates_to_staple())
+        for pid, worker in self.supervisor.workers.items():
+            if worker.generation == generation.number:
+                yield pid, [self.children[pid].order(message) for message in messages][-1]
 
     # Certificates that change while they are served.
 
@@ -429,7 +418,7 @@ class Arbiter:
             if changed:
                 after = site.assembly.certificates
                 self._order_workers(number, order(index, before, after, site.store.pem))
-                log.info("frontend %s: renewed %s", site.assembly.config.name, _renewed(before, after))
+                log.info("frontend %s: renewed %s", site.assembly.config.name, renewed(before, after))
         self._watch_files(generation)
         self.stapler.want(generation.certificates_to_staple())
 
@@ -462,6 +451,19 @@ class Arbiter:
     def _fork_admin(self, prepare: Callable[[], Callable[[int], None]], keep: Collection[int]) -> Helper:
         return spawn_helper(prepare, self._user, self._leave_master, landlock.Reach(frozenset()), keep)
 
+    def _fork_for(self, number: int) -> Fork:
+        """How to fork a helper for a generation that is perhaps not in force yet."""
+        user = self.generations[number].user
+        nowhere = landlock.Reach(frozenset())
+        return lambda prepare, keep: spawn_helper(prepare, user, self._leave_master, nowhere, keep)
+
+    def _on_proof(self, number: int, reason: str) -> None:
+        now = clock.monotonic()
+        if reason:
+            self._act(self.supervisor.on_refuted(number, f"the proof failed: {reason}", now))
+        else:
+            self._act(self.supervisor.on_proved(number, now))
+
     def _show_staples(self, changes: Changes) -> None:
         show_staples(changes, self.stores.staples)
         message = staples_order(changes)
@@ -476,7 +478,7 @@ class Arbiter:
                 case signal.SIGCHLD:
                     self._reap()
                 case signal.SIGHUP if self._may_reload:
-                    self._reload()
+                    self.reloads.ask()
                 case signal.SIGUSR1:
                     self.reopen_logs()
                 case signal.SIGTTIN:
@@ -494,10 +496,18 @@ class Arbiter:
 
     def _stop(self, now: float) -> None:
         log.info("stopping: draining the workers")
+        self.reloads.give_up("termproxy is stopping")
         notify("STOPPING=1")
         # New clients are refused at once, rather than queued for a server that goes.
         self._listeners.close(self._listeners.addresses())
         self._act(self.supervisor.stop(now))
+
+    def reload_for(self, request: Request, *, new_workers: bool) -> None:
+        """An operator wants a reload, and to be told how it went."""
+        if self._may_reload:
+            self.reloads.ask(request, new_workers=new_workers)
+        else:
+            request.answer({"error": "there is no configuration file to read again"})
 
     def stop_for(self, request: Request, *, now: bool) -> None:
         """An operator wants us to stop, and to be told when we have."""
@@ -547,7 +557,7 @@ class Arbiter:
         log.info(
             "WINCH: the workers drain; until HUP or TTIN brings them back clients wait in the queue"
         )
-        self._reload_again = False
+        self.reloads.give_up("the workers were told to rest")
         self._act(self.supervisor.rest(now))
 
     def _have_slots(self, generation: Generation, slots: int) -> list[Any]:
@@ -577,13 +587,14 @@ class Arbiter:
 
     def _stop_now(self, now: float) -> None:
         log.info("stopping at once")
+        self.reloads.give_up("termproxy is stopping")
         notify("STOPPING=1")
         self._act(self.supervisor.stop_now(now))
 
     def _reap(self) -> None:
         for pid, status in _exited():
             child = self.children.pop(pid, None)
-            if self.stapler.on_exit(pid) or child is None:
+            if self.prover.on_exit(pid) or self.stapler.on_exit(pid) or child is None:
                 how, now = _how(status, ""), clock.monotonic()
                 for process in (self.backends.probing, self.administration):
                     process.on_exit(pid, how, now)
@@ -606,10 +617,12 @@ class Arbiter:
         for number in [n for n in self.generations if n not in alive]:
             self.generations.pop(number).close()
             self._clients.end(number)
+            self.begun.pop(number, None)
             self.backends.end(number)
 
     def _clean_up(self) -> None:
         """The end: nothing of ours stays behind, whatever the reason was."""
+        self.prover.stop()
         self.stapler.stop()
         self.backends.probing.stop()
         for pid in list(self.children):
@@ -666,20 +679,16 @@ def _about(connections: int) -> float:
 
 
 def _raise_descriptor_limit(connections: int, listeners: int) -> None:
-    """Every connection takes two descriptors; the soft limit is mostly made for something else."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + listeners + DESCRIPTORS_BESIDES
-    if hard != resource.RLIM_INFINITY and hard < wanted:
+    """Workers to come inherit it."""
+    wanted, limit = raise_descriptor_limit(connections, listeners)
+    if limit < wanted:
         log.warning(
             "limits.connections = %d needs %d descriptors a worker, the limit is %d: raise it, as with "
             "LimitNOFILE= in the systemd unit",
             connections,
             wanted,
-            hard,
+            limit,
         )
-        wanted = hard
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _start_line(generation: Generation, workers: int) -> str:
@@ -689,12 +698,3 @@ def _start_line(generation: Generation, workers: int) -> str:
     )
     versions = f"Python {platform.python_version()}, gevent {gevent_version()}, {openssl_version()}"
     return f"termproxy {__version__} serves; {versions}; workers: {workers}; listening on {listeners}"
-
-
-def _renewed(before: Sequence[Certificate], after: Sequence[Certificate]) -> str:
-    """Which files, for the log."""
-    known = {certificate.chain_sha256 for certificate in before}
-    files = [str(each.chain_file) for each in after if each.chain_sha256 not in known]
-    if not files:
-        return "client CAs or CRLs" if list(before) == list(after) else "which files serve"
-    return ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")

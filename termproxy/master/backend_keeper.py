@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import add
 from typing import Any
@@ -29,6 +29,8 @@ log = logging.getLogger("master")
 PAST_MAX = 10_000  # servers that are no more, but may come back: their counts go on then
 
 SPARE_SEATS = 2  # that are free when there are as many workers as may be
+
+ROOM = 256  # places for servers that a reload adds to running workers; with no room, new ones come
 
 TOLD = 10  # servers that an error names
 
@@ -67,9 +69,13 @@ class Known:
 
     def checked(self) -> Iterator[int]:
         """The numbers of the servers whose health is looked at."""
-        for (name, _), places in self.board.places.items():
-            if self.config.clusters[name].health.kind != "off":
-                yield from places
+        for key in self.keys():
+            if self.config.clusters[key[0]].health.kind != "off":
+                yield from self.board.places[key]
+
+    def keys(self) -> set[Key]:
+        """The servers that there are; the board may know more, of before."""
+        return {key for name, cluster in self.config.clusters.items() for key in keys_of(name, cluster)}
 
 
 class BackendKeeper:
@@ -83,11 +89,25 @@ class BackendKeeper:
 
     def begin(self, number: int, config: Config, workers: int) -> None:
         """Make a board, before a generation's first worker.  OSError when there is no memory for it."""
-        keys = [key for name, cluster in config.clusters.items() for key in keys_of(name, cluster)]
         seats = seats_for(workers)
-        known = Known(Board(keys, seats), config, [*range(seats)])
+        known = Known(Board(_keys(config), seats, room=ROOM), config, [*range(seats)])
         self._generations[number] = known
         self._inherit(known)
+
+    def change(self, number: int, config: Config, now: float) -> bool:
+        """Have a generation's servers be those of `config` from now on; False, and all stays as it was,
+        when there is no room for them on its board.
+        """
+        before = self._generations[number]
+        if not before.board.add(_keys(config)):
+            return False
+        known = self._generations[number] = replace(before, config=config)
+        for key in known.keys() - before.keys():
+            if config.clusters[key[0]].health.kind == "off":
+                known.board.forget(key)
+        if (list(known.targets()), config.dns) != (list(before.targets()), before.config.dns):
+            self.probing.check(list(known.targets()), known.board, config.dns, now)
+        return True
 
     def boards(self, number: int) -> tuple[Board, list[Board]]:
         """A generation's board, and those of older ones that are not over."""
@@ -177,7 +197,7 @@ class BackendKeeper:
 
     def _key(self, target: str) -> Key:
         """The server that is written CLUSTER/SERVER."""
-        known = {} if self._in_force is None else self._generations[self._in_force].board.places
+        known = () if self._in_force is None else sorted(self._generations[self._in_force].keys())
         keys = {"/".join(key): key for key in known}
         if target in keys:
             return keys[target]
@@ -188,6 +208,10 @@ class BackendKeeper:
             more = f" and {len(keys) - TOLD} more" if len(keys) > TOLD else ""
             cure = f"there are {', '.join(list(keys)[:TOLD])}{more}"
         raise BackendRefusedError(f"there is no server {target!r}; {cure}")
+
+
+def _keys(config: Config) -> list[Key]:
+    return [key for name, cluster in config.clusters.items() for key in keys_of(name, cluster)]
 
 
 def _set(board: Board, key: Key, wish: Wish, now: float) -> None:

@@ -105,8 +105,8 @@ class Measuring:
 
     def _reloads(self) -> Iterator[tuple[str, list[str], float]]:
         for outcome in ("done", "refused"):
-            yield "reloads", [outcome], self._arbiter.reloads[outcome]
-        last = self._arbiter.last_reload
+            yield "reloads", [outcome], self._arbiter.reloads.counts[outcome]
+        last = self._arbiter.reloads.last
         yield "reload_ok", [], last is None or last.ok
         if last is not None:
             yield "reload_at", [], datetime.fromisoformat(last.at).timestamp()

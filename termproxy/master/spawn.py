@@ -188,6 +188,8 @@ def _become_worker(  # noqa: PLR0913, PLR0917 - a fork's child has only what it 
         keep = {0, 1, 2, *channels.fds(), *(sock.fileno() for _, sock, _ in assignment.listeners)}
         if assignment.access_log is not None:
             keep.add(assignment.access_log.fd)
+        if assignment.probe is not None:
+            keep.add(assignment.probe.fileno())
         _close_all_but(keep)
         faulthandler.enable()  # a hung worker is aborted, and says where it hung
         # Making the loop imports modules, which `user` perhaps may not read.

@@ -2,8 +2,8 @@
 
 The arbiter tells what happened and when; what comes back is what to do about it.
 
-    a generation:  STARTING in all its workers ──▶ every one READY: it is in force, older ones drain
-                                               └─▶ one failed: it is dropped, the old one stays
+    a generation:  all its workers READY ──▶ proved ──▶ it is in force, older ones drain
+                       └─ one failed ──────────┴─▶ it is dropped, the old one stays
     a worker:      STARTING ──▶ READY ──▶ DRAINING ──▶ gone
                         └─────────┴──────────┴───────▶ ABORTED ──▶ KILLED ──▶ gone
 
@@ -84,8 +84,15 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Prove:
+    """All workers of the generation are ready: find out whether they can serve."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class InForce:
-    """All workers of the generation are ready; those before it drain."""
+    """The generation's workers can serve; those before it drain."""
 
     generation: int
 
@@ -103,7 +110,7 @@ class Stopped:
     """No worker is left, as was asked for."""
 
 
-Action = Spawn | AskToDrain | EndNow | Abort | Kill | InForce | Dropped | Stopped
+Action = Spawn | AskToDrain | EndNow | Abort | Kill | Prove | InForce | Dropped | Stopped
 
 
 @dataclass(slots=True)
@@ -145,6 +152,12 @@ class Supervisor:
         for slot in range(slots):
             yield Spawn(slot, generation)
 
+    def set_drain(self, generation: int, drain: float) -> None:
+        """What workers of a generation will have to drain, from now on."""
+        self._drain[generation] = drain
+        for worker in self._of(generation):
+            worker.drain = drain
+
     def on_spawned(self, spawned: Spawn, pid: int, now: float) -> None:
         self.workers[pid] = WorkerProcess(
             pid,
@@ -162,7 +175,7 @@ class Supervisor:
         elif spawn.generation == self.in_force:
             self._plan_worker(spawn.slot, lived=0.0, now=now)
 
-    def on_ready(self, pid: int, now: float) -> Iterator[Action]:
+    def on_ready(self, pid: int, now: float) -> Iterator[Action]:  # noqa: ARG002 - as all that happens
         worker = self.workers.get(pid)
         if worker is None or worker.phase is not Phase.STARTING:
             return
@@ -170,11 +183,20 @@ class Supervisor:
         if worker.generation == self.candidate:
             ready = sum(w.phase is Phase.READY for w in self._of(self.candidate))
             if ready == self._candidate_slots:
-                yield from self._put_in_force(now)
+                yield Prove(worker.generation)
         else:
             for other in self._of(worker.generation):
                 if other.slot == worker.slot and other is not worker:
                     yield from self._drain_worker(other, now)  # it was worn out
+
+    def on_proved(self, generation: int, now: float) -> Iterator[Action]:
+        if generation == self.candidate and not self.stopping:
+            yield from self._put_in_force(now)
+
+    def on_refuted(self, generation: int, reason: str, now: float) -> Iterator[Action]:
+        """Its workers cannot serve."""
+        if generation == self.candidate and not self.stopping:
+            yield from self._drop_candidate(reason, now)
 
     def on_exit(self, pid: int, reason: str, now: float) -> Iterator[Action]:
         """A worker has gone; `reason` says how, for the log and for who asked for a reload."""

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from ipaddress import ip_address
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from termproxy import __version__, clock
 from termproxy.master.backend_keeper import BackendRefusedError
 from termproxy.master.control import Request
 from termproxy.master.measuring import Measuring
+from termproxy.master.supervisor import Supervisor
 from termproxy.master.ticket_keeper import TicketKeyRefusedError
 from termproxy.observability.metrics import as_plain
-from termproxy.observability.scoreboard import Column
+from termproxy.observability.scoreboard import NANOSECONDS, Column
 from termproxy.worker.explanation import explain
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Verbs:
         match verb:
             case "reopen":
                 self._arbiter.reopen_logs(request)
+            case "reload":
+                self._arbiter.reload_for(request, new_workers=bool(arguments.get("new_workers")))
             case "stop":
                 self._arbiter.stop_for(request, now=bool(arguments.get("now")))
             case _:
@@ -123,7 +127,8 @@ class Verbs:
             "state": "stopping" if self._arbiter.supervisor.stopping else "serving",
             "generation": number,
             "starting_generation": self._arbiter.supervisor.candidate,
-            "last_reload": self._arbiter.last_reload and asdict(self._arbiter.last_reload),
+            "last_reload": self._arbiter.reloads.last and asdict(self._arbiter.reloads.last),
+            "generations": list(self._generation_status(clock.monotonic())),
             "frontends": [
                 {
                     "name": frontend.name,
@@ -189,6 +194,29 @@ class Verbs:
         soonest = sorted(served, key=itemgetter("days_left"))
         return soonest[:first] if isinstance(first, int) else soonest
 
+    def _generation_status(self, now: float) -> Iterator[dict[str, Any]]:
+        """Each generation, and why one that does not serve is there."""
+        arbiter = self._arbiter
+        for number in sorted(arbiter.generations):
+            everyone = arbiter.supervisor.workers.values()
+            workers = [worker for worker in everyone if worker.generation == number]
+            rows = [arbiter.children[worker.pid].row.words for worker in workers]
+            connections = sum(row[Column.OPEN] for row in rows)
+            since = arbiter.begun.get(number)
+            state, why = _state_of(number, arbiter.supervisor, arbiter.prover.generation)
+            if state == "draining":
+                came = [row[Column.OLDEST] / NANOSECONDS for row in rows if row[Column.OLDEST]]
+                until = max((worker.deadline for worker in workers), default=now)
+                why = _why_it_drains(connections, now - min(came, default=now), until - now)
+            yield {
+                "number": number,
+                "state": state,
+                "workers": len(workers),
+                "connections": connections,
+                "since": since and since.isoformat(timespec="seconds"),
+                "why": why,
+            }
+
     def _worker_status(self, now: float) -> Iterator[dict[str, Any]]:
         for pid, worker in sorted(self._arbiter.supervisor.workers.items()):
             row = self._arbiter.children[pid].row
@@ -204,3 +232,23 @@ class Verbs:
                 "handshakes_failed": row.words[Column.HANDSHAKES_FAILED],
                 "heartbeat_age_seconds": round(now - beat, 3) if beat else None,
             }
+
+
+def _state_of(number: int, supervisor: Supervisor, proving: int | None) -> tuple[str, str | None]:
+    """What a generation does, and why it is there if it does not serve."""
+    if number == supervisor.in_force and not supervisor.stopping:
+        return "serving", None
+    if number == supervisor.candidate and not supervisor.stopping:
+        if number == proving:
+            return "proving", "its workers are ready, and show that they can serve"
+        return "starting", "its workers are being started"
+    return "draining", None
+
+
+def _why_it_drains(connections: int, oldest: float, left: float) -> str:
+    """`oldest`: seconds since the oldest connection came; `left`: until all is closed."""
+    until = clock.utc_now() + timedelta(seconds=max(0.0, left))
+    if not connections:
+        return f"its workers are leaving, until {until:%H:%M:%S} UTC at most"
+    those = f"{connections} connections" if connections > 1 else "1 connection"
+    return f"{those}, the oldest for {oldest:.0f} s; drains until {until:%H:%M:%S} UTC"

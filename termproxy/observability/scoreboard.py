@@ -30,7 +30,7 @@ class WorkerState(IntEnum):
 
 
 class Column(IntEnum):
-    """A row's first words.  From ACCEPTED on they only grow while the worker lives."""
+    """A row's first words.  From ACCEPTED to REQUESTS they only grow while the worker lives."""
 
     HEARTBEAT = 0  # nanoseconds, monotonic
     STATE = 1
@@ -46,9 +46,10 @@ class Column(IntEnum):
     ORDERS = 11  # from the master, carried out or refused
     REQUESTS = 12  # of HTTP, answered or not
     LOG_LINES_LOST = 13  # of standard error
+    OLDEST = 14  # while draining: when the oldest connection came (nanoseconds, monotonic); 0: none
 
 
-COUNTERS = tuple(column for column in Column if column >= Column.ACCEPTED)
+COUNTERS = tuple(column for column in Column if Column.ACCEPTED <= column < Column.OLDEST)
 
 
 KEY_WORDS = 64  # as tls/_openssl.pyx writes them: a key's number and its tickets, 32 times

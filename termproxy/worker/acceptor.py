@@ -189,6 +189,12 @@ class Acceptor:
             return
         self._listeners.append(Listener(self, frontend, sock, slot))
 
+    def limit_has_changed(self) -> None:
+        """Of connections; what is open stays."""
+        self._room = self._count_room()
+        self._full = False
+        self._watch(clock.monotonic())
+
     def tick(self, now: float) -> None:
         """Say that our slot is watched, when it is, and look after those that are not."""
         if self._stopped:

@@ -164,6 +164,26 @@ class Assembly:
         self.problems = list(self._names_that_openssl_lacks())
         self.default, self.hosts = self._rules(pem)
 
+    def change(
+        self,
+        config: FrontendConfig,
+        clusters: Mapping[str, Cluster],
+        limits: Limits,
+        *,
+        logs_query: bool,
+    ) -> None:
+        """Follow other settings, of those that running workers can (master/changes.py).  Which clusters
+        names lead to is settled by the next serve().
+        """
+        self.config, self.clusters = config, clusters
+        self.frontend.proxies = config.accept_proxy_from
+        if config.mode == "http":
+            gateway = gateway_of(config, limits, clusters, logs_query=logs_query)
+            self.frontend.gateway = gateway
+            if self.redirection is not None:
+                self.redirection.requests = gateway.requests
+                self.redirection.head_max = limits.request_head
+
     def serve(
         self, certificates: Sequence[Certificate], pem: Mapping[Path, bytes], now: datetime
     ) -> None:

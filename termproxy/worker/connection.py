@@ -111,6 +111,11 @@ class ClientConnection:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._frontend.name} fd={self._fd} {self.phase.name}>"
 
+    @property
+    def began(self) -> float:
+        """When the client came."""
+        return self._accepted
+
     # Handshake.
 
     def start(self) -> None:
@@ -386,7 +391,9 @@ class ClientConnection:
         raise NotImplementedError
 
     def drain(self) -> None:
-        """The worker takes no more clients: end as soon as nothing is lost by it."""
+        """The worker takes no more clients: end as soon as nothing is lost by it, and what is idle when
+        `shared.idle_until` has come.
+        """
 
     def drain_is_over(self) -> None:
         """The worker stops and cannot wait longer."""

@@ -6,6 +6,7 @@ policy holds: versions, client certificates, and which sessions may be resumed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,6 +99,17 @@ class Frontend:
         # up as it is, and nothing needs to be read.
         choices = {asking_for(name): Choice(name, served) for name, served in by_name.exact()}
         self._by_extension = choices | {None: Choice(None, None if self.rejects_unknown else default)}
+
+    def names(self) -> Iterator[tuple[str, Served]]:
+        """Every name and wildcard that is known, and what it gets."""
+        for pattern in self._by_name.patterns():
+            served = self._by_name.find(pattern)
+            if served is not None:
+                yield pattern, served
+
+    def match(self, name: str) -> str | None:
+        """Which of them `name` is, or falls under."""
+        return self._by_name.match(name)
 
     def served_for(self, name: str) -> Served:
         """What this name gets."""

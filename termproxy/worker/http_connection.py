@@ -157,6 +157,16 @@ class HttpConnection(RelayingConnection):
             else:
                 self._read_on()
 
+    def _follow(self) -> Gateway:
+        """The settings have changed: from this request on they hold here, too."""
+        assert self._frontend.gateway is not None  # noqa: S101 - of this mode
+        self.gateway = self._frontend.gateway
+        self._forwarder, self._way = None, NO_WAY
+        now_served = self._frontend.served_for(self._asked_name() or "")
+        if now_served.policy_group == self._served.policy_group:
+            self._served = now_served
+        return self.gateway
+
     def _take_input(self) -> None:
         data, self._input = self._input, b""
         self._take_request(data, len(data), is_known=True)
@@ -164,7 +174,7 @@ class HttpConnection(RelayingConnection):
     def _take_request(self, data: Any, end: int, *, is_known: bool = False) -> None:
         """Begin the exchange that `data` asks for, or keep it until its head is whole."""
         now = clock.monotonic()
-        gateway = self.gateway
+        gateway = self.gateway if self.gateway is self._frontend.gateway else self._follow()
         try:
             if self.seat is not None and self.seat.is_over:
                 self._refuse_seat()
@@ -500,25 +510,26 @@ class HttpConnection(RelayingConnection):
 
     def exchange_is_over(self, ended: str, fault: Fault, detail: str | None, *, close: bool) -> None:
         """All of the answer has been written: on to the next request, or to the end."""
-        exchange = self._exchange
+        exchange, now = self._exchange, clock.monotonic()
         assert exchange is not None  # noqa: S101 - it calls
         self._report(ended, fault, detail)
         self._exchange = None
-        if close or (self._shared.draining and not self._input):
+        # An answer that began before a drain did not say that it is the last: the next one does.
+        if close or (now >= self._shared.idle_until and not self._input):
             # A client that did not mean to stop may be sending, and would lose the answer to a reset.
             request = exchange.request
             sends_on = exchange.wants_body or bool(self._input)
             self._end(linger=sends_on or request is None or request.keep_alive)
         elif self._input:
             self.phase = Phase.REQUEST
-            self.await_until(clock.monotonic() + self._shared.timeouts.request_head)
+            self.await_until(now + self._shared.timeouts.request_head)
             self._readable.start(self.on_client)
             self.soon(self._next_request)
         elif self.client_has_ended:
             self._end(linger=False)
         else:
             self.phase = Phase.REQUEST
-            self.await_until(clock.monotonic() + self._shared.timeouts.idle)
+            self.await_until(min(now + self._shared.timeouts.idle, self._shared.idle_until))
             self._read_on()
 
     def _next_request(self) -> None:
@@ -584,11 +595,15 @@ class HttpConnection(RelayingConnection):
             self._end(linger=False)
 
     def drain(self) -> None:
-        """A client between two requests is told to go elsewhere; one in an exchange, with its answer,
-        and one that has not asked for anything yet, with its first.
+        """A client is told to go elsewhere with its next answer: to end between two requests would lose
+        what it is sending just then, and a POST is not sent again.  Who asks for nothing is let go.
         """
         if self._is_between_requests():
-            self._let_go()
+            idle_until = self._shared.idle_until
+            if clock.monotonic() >= idle_until:
+                self._let_go()
+            else:
+                self.await_until(min(self.deadline, idle_until))
 
     def _let_go(self) -> None:
         """End between two requests.  One that has come already is answered; one that crosses our words
@@ -602,7 +617,9 @@ class HttpConnection(RelayingConnection):
         return self.phase is Phase.REQUEST and self._served_requests > 0 and not self._input
 
     def _cut_off(self, ended: str, fault: Fault, detail: str) -> None:
-        if not self._is_between_requests():  # else all has been told
+        if self._is_between_requests():
+            self._shut_down_tls()  # all has been told
+        else:
             super()._cut_off(ended, fault, detail)
 
     def _client_failed(self, error: TlsError) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -21,8 +22,10 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.event import Event
 
 from termproxy import clock
-from termproxy.backends.board import Board
-from termproxy.config.schema import Limits, Timeouts
+from termproxy.backends.board import Board, Key
+from termproxy.backends.cluster import Cluster
+from termproxy.backends.server import Server
+from termproxy.config.schema import Config, Limits, Timeouts
 from termproxy.errors import Fault
 from termproxy.messages import DESCRIPTORS_MAX, MessageReader, message
 from termproxy.observability import logs
@@ -39,11 +42,15 @@ from termproxy.worker.assembly import Assembly
 from termproxy.worker.client_table import Clients
 from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
-from termproxy.worker.orders import ORDER_MAX, Orders
+from termproxy.worker.orders import ORDER_MAX, Orders, settings_in
+from termproxy.worker.probes import Probes
 from termproxy.worker.redirection import Redirection
 from termproxy.worker.shared import FAILURE_LINES_INTERVAL, FailureLine, Shared
 
 log = logging.getLogger("worker")
+
+# Of a drain, what is left for clients that are idle when it ends to take their leave.
+LEAVE = 1.0  # seconds; half of a shorter drain
 
 ORDERS_READ = 1 << 20  # bytes at a time
 
@@ -51,6 +58,9 @@ REPORT_KINDS = 100  # of failed handshakes in a report, a few KiB each: less tha
 LAST_WORDS = 1.0  # seconds for a send
 
 FOR_EVER = float("inf")
+
+# Descriptors of a worker besides two for each connection, and its listeners: loop, logs, a reserve.
+DESCRIPTORS_BESIDES = 64
 
 # Connections make few cycles, and close() breaks those: the collector can run seldom.
 GC_THRESHOLD = (50_000, 20, 50)
@@ -73,6 +83,8 @@ class Assignment:
     seat: int = 0  # the worker's row there
     boards_before: Sequence[Board] = ()  # of generations whose workers are still at work
     clients: Clients | None = None  # None: they are not counted
+    accepts: bool = True  # clients, at once; else when the master says so
+    probe: socket.socket | None = None  # the channel on which it has to prove itself first
 
 
 class Worker:
@@ -101,17 +113,19 @@ class Worker:
             clients=assignment.clients,
         )
         self._acceptor = Acceptor(self._shared, assignment.slot, assignment.slot_beats, _descriptors())
-        assignment.stores.tickets.count_into(assignment.row.keys)
         for index, assembly in enumerate(assignment.assemblies):
             assembly.frontend.tally = Tally(assignment.row.frontend(index))
             if assembly.redirection is not None:
                 assembly.redirection.tally = assembly.frontend.tally
         for cluster in self._clusters:
-            if assignment.board is not None:
-                cluster.attach(assignment.board, assignment.seat, assignment.boards_before)
-            cluster.run_soon(self._loop.run_callback)
+            self._introduce(cluster)
         for frontend, sock, slot in assignment.listeners:
             self._acceptor.add(frontend, sock, slot)
+        self._probes = None
+        if assignment.probe is not None:
+            frontends = [assembly.frontend for assembly in assignment.assemblies]
+            self._probes = Probes(self._loop, assignment.probe, frontends)
+        self._accepts = False
         self._over = Event()
         self._drain_until: float | None = None
 
@@ -126,7 +140,8 @@ class Worker:
         timer = self._loop.timer(TICK, TICK)
         timer.start(self._tick)
         self._tick()
-        self._shared.row[Column.STATE] = WorkerState.ACCEPTING
+        if self._assignment.accepts:
+            self._accept()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
@@ -137,17 +152,39 @@ class Worker:
         self._report_failures()
         self._tell_the_rest()
 
-    def drain(self) -> None:
-        """Accept no more; end when the open connections have, or when their time is up."""
+    def _accept(self) -> None:
+        """Take clients from now on."""
         if self._drain_until is None:
-            self._drain_until = clock.monotonic() + self._assignment.timeouts.drain
-            self._shared.row[Column.STATE] = WorkerState.DRAINING
-            self._shared.draining = True
-            for connection in list(self._shared.connections):
-                connection.drain()
-            self._shared.pool.close()
+            self._accepts = True
+            self._assignment.stores.tickets.count_into(self._assignment.row.keys)
+            self._shared.row[Column.STATE] = WorkerState.ACCEPTING
+            self._acceptor.tick(clock.monotonic())
+
+    def drain(self) -> None:
+        """Accept no more; end when the open connections have, or when their time is up.  Nobody goes on
+        here: clients without a request are let go at once.
+        """
+        self._drain(clock.monotonic())
+
+    def make_way(self) -> None:
+        """Drain, while others go on with the listeners: clients without a request may have one yet, and
+        are told with its answer to go there.
+        """
+        if self._drain_until is None:
+            drain = self._shared.timeouts.drain
+            self._drain(clock.monotonic() + max(drain - LEAVE, drain / 2))
+
+    def _drain(self, idle_until: float) -> None:
+        shared, now = self._shared, clock.monotonic()
+        shared.draining, shared.idle_until = True, idle_until
+        for connection in list(shared.connections):
+            connection.drain()
+        if self._drain_until is None:
+            self._drain_until = now + shared.timeouts.drain
+            shared.row[Column.STATE] = WorkerState.DRAINING
+            shared.pool.close()
             self._acceptor.stop()
-            self._end_if_drained(clock.monotonic())
+        self._end_if_drained(now)
 
     def _end_now(self) -> None:
         for connection in list(self._shared.connections):
@@ -186,7 +223,14 @@ class Worker:
             raise ValueError(f"an order with {count} descriptors, of which {len(self._came_along)} came")
         fds, self._came_along = self._came_along[:count], self._came_along[count:]
         try:
-            self._obedience.obey(order, fds, clock.utc_now())
+            if "accept" in order:
+                self._accept()
+            elif "make_way" in order:
+                self.make_way()
+            elif "settings" in order:
+                self._follow(*settings_in(order))
+            else:
+                self._obedience.obey(order, fds, clock.utc_now())
         except CertificateError as error:
             log.error("certificates from the master are refused, the old ones stay: %s", error)
         finally:
@@ -197,16 +241,54 @@ class Worker:
         firsts = [kind for kind, _, number in self._assignment.listeners if number == 0]
         self._acceptor.add(firsts[place], sock, slot)
 
+    def _follow(self, config: Config, keys: list[Key]) -> None:
+        """Work by other settings from now on, as far as a running worker can (master/changes.py)."""
+        logging.getLogger().setLevel(config.log.level.upper())
+        self._shared.timeouts = config.timeouts
+        self._shared.limits = config.limits
+        raise_descriptor_limit(config.limits.connections, len(self._assignment.listeners))
+        if self._accepts and not self._shared.draining:
+            self._acceptor.limit_has_changed()
+        clusters = self._change_clusters(config, keys)
+        query = config.log.query
+        for assembly, frontend in zip(self._assignment.assemblies, config.frontends, strict=True):
+            assembly.change(frontend, clusters, config.limits, logs_query=query)
+
+    def _change_clusters(self, config: Config, keys: list[Key]) -> dict[str, Cluster]:
+        board, before = self._assignment.board, {cluster.name: cluster for cluster in self._clusters}
+        if board is not None:
+            board.add(keys[len(board.keys) :])
+        clusters = {}
+        for name, settings in config.clusters.items():
+            cluster = clusters[name] = before.get(name) or Cluster.of(name, settings)
+            if name not in before:
+                self._introduce(cluster)
+            elif cluster.settings != settings:
+                cluster.change(settings)
+        self._clusters = set(clusters.values())
+        return clusters
+
+    def _introduce(self, cluster: Cluster) -> None:
+        """Have it see what all workers see."""
+        assignment = self._assignment
+        if assignment.board is not None:
+            cluster.attach(assignment.board, assignment.seat, assignment.boards_before)
+        cluster.run_soon(self._loop.run_callback)
+
     def _tick(self) -> None:
         now = clock.monotonic()
         self._shared.row[Column.HEARTBEAT] = int(now * NANOSECONDS)
-        self._acceptor.tick(now)
+        if self._accepts:
+            self._acceptor.tick(now)
         for connection in self._shared.deadlines.due(now):
             connection.on_deadline(now)
+        servers: set[Server] = set()
         for cluster in self._clusters:
             cluster.tick(now)
+            servers.update(cluster.servers)
             for server in cluster.servers:
                 self._shared.pool.sweep(server, now, cluster.settings.idle_timeout)
+        self._shared.pool.sweep_others(servers)
         self._write_logs(now)
         self._report_failures()
         self._end_if_drained(now)
@@ -250,6 +332,8 @@ class Worker:
     def _end_if_drained(self, now: float) -> None:
         if self._drain_until is None:
             return
+        oldest = min((connection.began for connection in self._shared.connections), default=0.0)
+        self._shared.row[Column.OLDEST] = int(oldest * NANOSECONDS)
         if not self._shared.connections:
             self._over.set()
         elif now >= self._drain_until:
@@ -279,6 +363,19 @@ def _together(line: FailureLine | None, count: int) -> ConnectionRecord:
         count=count,
         detail=f"{count} more such handshakes failed in the {FAILURE_LINES_INTERVAL:g} s before this",
     )
+
+
+def raise_descriptor_limit(connections: int, listeners: int) -> tuple[int, int]:
+    """Every connection takes two descriptors; the soft limit is mostly made for something else.  Returns
+    how many are wanted, and the limit from now on.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + listeners + DESCRIPTORS_BESIDES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < most:
+        soft = most
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted, soft
 
 
 def has_hub() -> bool:

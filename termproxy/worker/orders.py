@@ -13,11 +13,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from termproxy.config.load import PlainSource, load
+from termproxy.config.schema import Config
 from termproxy.messages import DESCRIPTORS_MAX, message
 from termproxy.observability.access_log import AccessLog
 from termproxy.tls.certificates import Certificate, parse_certificate
 from termproxy.tls.context import Staples, Stores
 from termproxy.worker.assembly import Assembly
+
+ACCEPT = message({"accept": True})
+"""Take clients from now on."""
+MAKE_WAY = message({"make_way": True})
+"""Drain: others go on with the listeners."""
 
 ORDER_MAX = 256 << 20  # bytes: some ten thousand certificates
 
@@ -35,6 +42,19 @@ def order(
             "pem": {_text(file): content.decode("latin-1") for file, content in pem.items()},
         }
     )
+
+
+def settings_order(values: Mapping[str, Any], base: Path, keys: Sequence[tuple[str, str]]) -> bytes:
+    """The order to follow these settings: plain values, the folder that relative paths start from, and
+    the board's servers.  An order for each frontend has to come behind it.
+    """
+    return message({"settings": values, "base": _text(base), "servers": keys})
+
+
+def settings_in(order: dict[str, Any]) -> tuple[Config, list[tuple[str, str]]]:
+    """What settings_order() put in."""
+    config = load(PlainSource(order["settings"], _path(order["base"])))
+    return config, [(cluster, server) for cluster, server in order["servers"]]
 
 
 def staples_order(changes: Mapping[str, tuple[bytes, float] | None]) -> bytes:

@@ -94,6 +94,11 @@ class RedirectedConnection:
         self.deadline = 0.0
         self.bucket = 0
 
+    @property
+    def began(self) -> float:
+        """When the client came."""
+        return self._begun
+
     def start(self) -> None:
         shared = self._shared
         shared.connections.add(self)

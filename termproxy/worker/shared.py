@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from termproxy import clock
@@ -56,6 +57,8 @@ class Connection(Protocol):
     own_port: int
     seat: Seat | None
 
+    @property
+    def began(self) -> float: ...
     def start(self) -> None: ...
     def on_deadline(self, now: float, /) -> None: ...
     def drain(self) -> None: ...
@@ -83,6 +86,8 @@ class Shared:
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(HEADROOM + SCRATCH_SIZE)))
     """For what is looked at while it passes; nothing stays in it from one event to the next."""
     draining: bool = False
+    idle_until: float = inf
+    """When clients between two requests are let go: while draining, at a moment that is near."""
     on_closed: Callable[[], None] = lambda: None  # a connection has made room
     gate: Gate = field(init=False)
     handshakes: HandshakeQueue = field(init=False)

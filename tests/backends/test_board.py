@@ -152,3 +152,42 @@ def test_addresses_keep_their_places_over_a_reload() -> None:
     after.inherit(before, ())
 
     assert [after.address(index) for index in (0, 1)] == [(0, None), (2, "192.0.2.1")]
+
+
+# Servers that come later.
+
+
+def test_servers_that_come_later_get_places_and_the_old_keep_theirs() -> None:
+    board = Board([("a", "1"), ("a", "n"), ("a", "n")], 2, room=3)
+    before = dict(board.places)
+    board.use(1, 0)[UseWord.ACTIVE] = 7
+
+    assert board.add([("a", "1"), ("b", "m"), ("b", "m"), ("c", "1")])
+    assert board.places == before | {("b", "m"): range(3, 5), ("c", "1"): range(5, 6)}
+    assert board.active(0) == 7
+    assert board.add([("b", "m"), ("b", "m")]), "they are there"
+    assert len(board.keys) == 6
+
+
+def test_without_room_nothing_comes() -> None:
+    board = Board([("a", "1")], 1, room=1)
+
+    assert not board.add([("b", "1"), ("b", "2")])
+    assert board.keys == (("a", "1"),)
+    assert ("b", "1") not in board.places
+
+
+def test_two_processes_that_add_the_same_agree() -> None:
+    one, other = (Board([("a", "1")], 1, room=4, is_shared=False) for _ in range(2))
+    for keys in ([("b", "1")], [("a", "2"), ("b", "2")]):
+        assert one.add(keys)
+    assert other.add(one.keys[len(other.keys) :])
+    assert other.places == one.places
+
+
+def test_what_checks_found_of_who_is_checked_no_more_is_forgotten() -> None:
+    board = Board([("a", "1")], 1)
+    board.probe(0)[ProbeWord.HEALTH] = 2
+    board.forget(("a", "1"))
+
+    assert not any(board.probe(0))

@@ -633,3 +633,46 @@ def test_an_address_being_written_is_left_for_the_next_look() -> None:
     site.board.probes_changed()
 
     assert site.offered() == ["127.0.0.1:1", "192.0.2.7:80"]
+
+
+# Other settings.
+
+
+def test_servers_that_stay_go_on_as_they_are_when_others_come_and_go() -> None:
+    site = Site(2)
+    servers = (
+        schema.Server(parse_address("127.0.0.1:1"), weight=5, max_connections=1),
+        schema.Server(parse_address("127.0.0.1:9")),
+    )
+    board = Board(list(site.board.keys), 1, room=2, is_shared=False)
+    cluster = Cluster.of("app", site.settings)
+    cluster.attach(board, 0)
+    there = list(cluster.candidates(NOW))
+    there[0].begin()
+    assert board.add([("app", "127.0.0.1:9")])
+    cluster.change(schema.Cluster(servers=servers, balance="least_connections"))
+
+    assert names(cluster) == [9], "the first has its one connection"
+    there[0].end()
+    assert sorted(names(cluster)) == [1, 9]
+    stays = next(server for server in cluster.servers if str(server) == "127.0.0.1:1")
+    assert stays is there[0]
+    assert (stays.weight, stays.max_connections) == (5, 1)
+
+
+def test_who_waits_still_waits_when_other_servers_come() -> None:
+    board = Board([("app", "127.0.0.1:1")], 1, room=1, is_shared=False)
+    server = schema.Server(parse_address("127.0.0.1:1"), max_connections=1)
+    cluster = Cluster.of("app", schema.Cluster(servers=(server,)))
+    cluster.attach(board, 0)
+    next(cluster.candidates(NOW)).begin()
+    called: list[str] = []
+    assert cluster.wait_for_room(lambda: called.append("room")) is not None
+    cluster.tick(NOW)
+    assert called == []
+    assert board.add([("app", "127.0.0.1:2")])
+    more = schema.Server(parse_address("127.0.0.1:2"))
+    cluster.change(schema.Cluster(servers=(server, more)))
+    cluster.tick(NOW)
+
+    assert called == ["room"]

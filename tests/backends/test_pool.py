@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -194,3 +195,20 @@ def test_a_connection_may_go_back_and_forth(kept: Kept) -> None:
         assert receive(kept.others[connection]) == b"%d" % number
         kept.pool.give(connection, 1, now=float(number))
     assert len(kept.pool) == 1
+
+
+def test_what_is_kept_for_servers_that_are_no_more_is_closed() -> None:
+    class Idle:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    address = parse_address("127.0.0.1:1")
+    pool, gone, stays = Pool(), Server(address), Server(address)
+    kept: dict[Server, Any] = {gone: Idle(), stays: Idle()}
+    pool._idle = {server: [connection] for server, connection in kept.items()}
+    pool.sweep_others({stays})
+
+    assert (kept[gone].closed, kept[stays].closed) == (True, False)
+    assert len(pool) == 1

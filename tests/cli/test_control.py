@@ -61,7 +61,7 @@ def test_status_as_json_is_for_programs(serve: Serve) -> None:
 def test_status_tells_how_the_last_reload_went(serve: Serve) -> None:
     with serve(NOWHERE) as server:
         server.values["workers"] = 0
-        server.reload()
+        server.reload(new_workers=True)
         result = termproxy("status", "-c", str(server.file), "--control", str(server.control))
         assert ": refused; " in result.stdout
         assert "0 is out of bounds" in result.stdout

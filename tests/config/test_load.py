@@ -16,6 +16,7 @@ from termproxy.config.load import (
     FileSource,
     FlagSource,
     Path_,
+    PlainSource,
     absolute,
     dotted,
     line_of,
@@ -370,3 +371,20 @@ def test_absolute_does_not_follow_links(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert absolute("link/t.toml") == tmp_path / "link" / "t.toml"
     assert absolute(os.fspath(tmp_path / "a" / ".." / "b")) == tmp_path / "b"
+
+
+def test_another_process_reads_the_same_from_the_values_alone(tmp_path: Path) -> None:
+    file = tmp_path / "termproxy.toml"
+    file.write_text(
+        '[[frontend]]\nname = "a"\nlisten = ["127.0.0.1:1"]\ncluster = "app"\ncertificates = ["a.pem"]\n'
+        '[cluster.app]\nservers = ["127.0.0.1:2"]\n[timeouts]\ndrain = 7\n'
+    )
+    source = FileSource.read(file)
+
+    assert load(PlainSource(source.values, source.base)) == load(source)
+
+
+def test_values_that_another_process_should_have_checked_are_refused_all_the_same() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(PlainSource({"workers": 0}, Path("/")))
+    assert any("workers" in str(problem) for problem in refused.value.problems)

@@ -266,11 +266,11 @@ def test_no_room_for_another_worker_s_counters_fails_its_start_only(
     monkeypatch.setattr("termproxy.observability.scoreboard.SharedWords", no_descriptor)
     address = Address(socket.AF_INET, ("127.0.0.1", free_port()))
     arbiter.supervisor.in_force = 1
-    arbiter._begin(generation(2, site, address, workers=1))
+    arbiter.begin(generation(2, site, address, workers=1))
 
     assert arbiter.supervisor.candidate is None
-    assert arbiter.last_reload is not None
-    assert "Too many open files" in arbiter.last_reload.detail
+    assert arbiter.reloads.last is not None
+    assert "Too many open files" in arbiter.reloads.last.detail
 
 
 def test_a_dropped_generation_s_slots_are_accepted_from_by_the_workers_there_are(
@@ -290,7 +290,7 @@ def test_a_dropped_generation_s_slots_are_accepted_from_by_the_workers_there_are
     arbiter.supervisor.workers[7] = WorkerProcess(7, 0, 1, spawned_at=0.0, drain=1.0)
     worker = Obedient()
     arbiter.children[7] = worker  # type: ignore[assignment]
-    arbiter._begin(generation(2, site, address, workers=3))
+    arbiter.begin(generation(2, site, address, workers=3))
     listening = [os.fstat(sock.fileno()).st_ino for sock in arbiter._listeners.of(address)]
     arbiter._listeners.close([address])
     arbiter._selector.close()

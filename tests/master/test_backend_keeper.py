@@ -310,3 +310,47 @@ def test_addresses_stay_over_a_reload_with_what_was_counted() -> None:
 
     [_, row] = keeper.table(10.0, UTC_NOW)
     assert (row["server"], row["address"], row["total"]) == (str(NAME), "[2001:db8::1]:80", 3)
+
+
+# Servers that change while their generation serves.
+
+
+def test_other_servers_are_told_of_and_the_old_keep_their_places(keeper: BackendKeeper) -> None:
+    board, _ = keeper.boards(1)
+    wish(keeper, "drain", f"app/{TWO}")
+    before = board.places["app", TWO]
+
+    assert keeper.change(1, config(TWO, THREE, kind="tcp"), 20.0)
+    assert keeper.boards(1)[0] is board
+    assert board.places["app", TWO] == before
+    assert list(table(keeper)) == [TWO, THREE]
+    assert table(keeper)[TWO]["state"] == "draining"
+    assert f"there is no server 'app/{ONE}'" in refusal(keeper, "drain", f"app/{ONE}")
+
+
+def test_without_room_all_stays_as_it_was(keeper: BackendKeeper) -> None:
+    many = [f"127.0.0.1:{port}" for port in range(10_000, 10_300)]
+
+    assert not keeper.change(1, config(*many), 20.0)
+    assert list(table(keeper)) == [ONE, TWO]
+
+
+def test_a_server_that_comes_back_without_checks_is_not_down_for_ever(keeper: BackendKeeper) -> None:
+    board, _ = keeper.boards(1)
+    place = board.places["app", ONE].start
+    board.probe(place)[ProbeWord.HEALTH] = Health.DOWN
+    board.probes_changed()
+    assert keeper.change(1, config(TWO, kind="tcp"), 20.0)
+    assert keeper.change(1, config(ONE, TWO), 30.0)
+
+    assert table(keeper)[ONE]["state"] == "up"
+
+
+def test_the_next_generation_inherits_what_is_there_then(keeper: BackendKeeper) -> None:
+    assert keeper.change(1, config(TWO, THREE, kind="tcp"), 20.0)
+    wish(keeper, "disable", f"app/{THREE}")
+    keeper.begin(2, config(ONE, THREE, kind="tcp"), workers=1)
+    keeper.put_in_force(2, 30.0)
+
+    assert table(keeper)[THREE]["state"] == "disabled"
+    assert table(keeper)[ONE]["state"] == "up"

@@ -25,6 +25,7 @@ from termproxy.master.supervisor import (
     InForce,
     Kill,
     Phase,
+    Prove,
     Spawn,
     Stopped,
     Supervisor,
@@ -41,12 +42,13 @@ def started(workers: int = 2, *, now: float = 0.0) -> Supervisor:
 
 
 def bring_up(supervisor: Supervisor, generation: int, pids: range, *, now: float = 0.0) -> list[Action]:
-    """Begin a generation and have all its workers become ready: what the last one's word led to."""
+    """Begin a generation, have all its workers become ready and be proved: what that led to."""
     spawn_all(supervisor, generation, pids, now=now)
     actions: list[Action] = []
     for pid in pids:
         actions = [*supervisor.on_ready(pid, now)]
-    return actions
+    assert actions == [Prove(generation)]
+    return [*supervisor.on_proved(generation, now)]
 
 
 def spawn_all(supervisor: Supervisor, generation: int, pids: range, *, now: float = 0.0) -> None:
@@ -72,14 +74,47 @@ def test_a_generation_begins_with_a_worker_for_each_slot() -> None:
     assert [*Supervisor().begin(1, 3, DRAIN)] == [Spawn(0, 1), Spawn(1, 1), Spawn(2, 1)]
 
 
-def test_a_generation_is_in_force_once_all_its_workers_are_ready() -> None:
+def test_a_generation_is_in_force_once_all_its_workers_are_ready_and_proved() -> None:
     supervisor = Supervisor()
     spawn_all(supervisor, 1, range(100, 102))
 
     assert [*supervisor.on_ready(100, 0.5)] == []
     assert generations(supervisor) == (None, 1)
-    assert [*supervisor.on_ready(101, 0.5)] == [InForce(1)]
+    assert [*supervisor.on_ready(101, 0.5)] == [Prove(1)]
+    assert generations(supervisor) == (None, 1)
+    assert [*supervisor.on_proved(1, 0.6)] == [InForce(1)]
     assert generations(supervisor) == (1, None)
+
+
+def test_a_generation_that_proves_unable_to_serve_is_dropped_with_the_reason() -> None:
+    supervisor = started(workers=1)
+    spawn_all(supervisor, 2, range(200, 201), now=5.0)
+    assert [*supervisor.on_ready(200, 5.1)] == [Prove(2)]
+
+    assert [*supervisor.on_refuted(2, "no handshake", 5.2)] == [EndNow(200), Dropped(2, "no handshake")]
+    assert generations(supervisor) == (1, None)
+    assert supervisor.workers[100].phase is Phase.READY
+
+
+def test_a_proof_of_what_is_gone_changes_nothing() -> None:
+    supervisor = started(workers=1)
+    spawn_all(supervisor, 2, range(200, 201), now=5.0)
+    assert [*supervisor.on_ready(200, 5.1)] == [Prove(2)]
+    assert [*supervisor.on_exit(200, "crashed", 5.2)] == [Dropped(2, "crashed")]
+
+    assert [*supervisor.on_proved(2, 5.3)] == []
+    assert [*supervisor.on_refuted(2, "no handshake", 5.3)] == []
+    assert generations(supervisor) == (1, None)
+
+
+def test_a_proof_that_comes_after_a_stop_changes_nothing() -> None:
+    supervisor = started(workers=1)
+    spawn_all(supervisor, 2, range(200, 201), now=5.0)
+    assert [*supervisor.on_ready(200, 5.1)] == [Prove(2)]
+    assert [*supervisor.stop(5.2)] == [AskToDrain(100), AskToDrain(200)]
+
+    assert [*supervisor.on_proved(2, 5.3)] == []
+    assert [*supervisor.on_refuted(2, "no handshake", 5.3)] == []
 
 
 def test_being_ready_counts_once() -> None:
@@ -139,12 +174,14 @@ def test_a_first_spawn_that_fails_drops_the_generation() -> None:
 # Reload.
 
 
-def test_a_reload_drains_the_old_workers_only_when_all_new_ones_are_ready() -> None:
+def test_a_reload_drains_the_old_workers_only_when_all_new_ones_are_proved() -> None:
     supervisor = started()
     spawn_all(supervisor, 2, range(200, 202), now=5.0)
 
     assert [*supervisor.on_ready(200, 5.1)] == []
-    assert [*supervisor.on_ready(201, 5.2)] == [InForce(2), AskToDrain(100), AskToDrain(101)]
+    assert [*supervisor.on_ready(201, 5.2)] == [Prove(2)]
+    assert generations(supervisor) == (1, 2)
+    assert [*supervisor.on_proved(2, 5.3)] == [InForce(2), AskToDrain(100), AskToDrain(101)]
     assert supervisor.workers[100].phase is Phase.DRAINING
 
 
@@ -215,7 +252,8 @@ def test_drain_time_is_that_of_the_workers_own_generation() -> None:
     (spawn,) = supervisor.begin(1, 1, 5.0)
     assert isinstance(spawn, Spawn)
     supervisor.on_spawned(spawn, 100, 0.0)
-    assert [*supervisor.on_ready(100, 0.0)] == [InForce(1)]
+    assert [*supervisor.on_ready(100, 0.0)] == [Prove(1)]
+    assert [*supervisor.on_proved(1, 0.0)] == [InForce(1)]
     bring_up(supervisor, 2, range(200, 201), now=10.0)
 
     almost = 10.0 + 5.0 + DRAIN_GRACE - 0.1
@@ -616,6 +654,7 @@ class Life(RuleBasedStateMachine):
         self.fork_fails = False
         self.stopped = 0
         self.dropped: set[int] = set()
+        self.proofs: list[int] = []  # under way, or given up
 
     def act(self, actions: list[Action]) -> None:
         for action in actions:
@@ -626,6 +665,10 @@ class Life(RuleBasedStateMachine):
                     assert pid in self.alive, "a signal to a process that is gone may hit another"
                     if isinstance(action, Kill):
                         self.hung.discard(pid)
+                case Prove(generation):
+                    assert generation == self.supervisor.candidate
+                    assert generation not in self.proofs
+                    self.proofs.append(generation)
                 case InForce(generation):
                     assert generation == self.supervisor.in_force
                     assert generation not in self.dropped
@@ -673,6 +716,15 @@ class Life(RuleBasedStateMachine):
     def all_ready(self) -> None:
         for pid in sorted(self.alive):
             self.act([*self.supervisor.on_ready(pid, self.now)])
+
+    @precondition(lambda self: self.proofs)
+    @rule(passes=st.booleans())
+    def proved(self, passes: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+        generation = self.proofs.pop()
+        if passes:
+            self.act([*self.supervisor.on_proved(generation, self.now)])
+        else:
+            self.act([*self.supervisor.on_refuted(generation, "no handshake", self.now)])
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())

@@ -567,7 +567,7 @@ def test_failures_of_drained_workers_reach_the_master(serve: Serve) -> None:
                 stack.enter_context(sock).sendall(b"\x16")
             wait_until(lambda: server.open_connections() == 6, "all are accepted")
             scan(server, 30)
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             wait_until(
                 lambda: not {worker["pid"] for worker in server.status()["workers"]} & {*old},
                 "the old workers have gone",
@@ -598,7 +598,7 @@ def test_a_frontend_that_goes_in_a_reload_stays_in_what_is_told(serve: Serve) ->
         scan(server, 5)
         wait_until_told(server, 5)
         server.values["frontend"][0]["name"] = "renamed"
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         scan(server, 2)
         kinds = wait_until_told(server, 7)
 

@@ -32,12 +32,12 @@ def test_a_renewed_certificate_is_shown_and_old_connections_live_on(
     mine = write_site(ca, tmp_path / "mine.pem")
     with Backend() as backend, serve(backend.address, workers=2) as server:
         server.values["frontend"][0]["certificates"] = [str(mine)]
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: len(server.status()["workers"]) == 2, "the first workers are gone")
         with dial(server) as old:
             exchange(old)
             write_site(ca, mine)
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             # The old worker that has nobody goes; the other has closed its listeners, too, by then.
             wait_until(lambda: len(server.status()["workers"]) == 3, "one old worker is left")
             with dial(server) as new:
@@ -139,7 +139,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_serves_on(
         with dial(server) as new:
             assert exchange(old) == exchange(new) == b"ping"
         assert broken != good
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         assert server.status()["generation"] > 1
 
 
@@ -205,7 +205,7 @@ def test_under_load_no_client_notices_a_reload(serve: Serve, ca: trustme.CA) -> 
         try:
             for _ in range(5):
                 wait_for_more(lambda: served, 20, "clients are served")
-                assert server.reload()["ok"]
+                assert server.reload(new_workers=True)["ok"]
             wait_for_more(lambda: served, 20, "clients are served after it")
         finally:
             over.set()

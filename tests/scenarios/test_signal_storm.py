@@ -29,19 +29,27 @@ def test_after_a_storm_one_generation_serves_and_term_ends_it(
         for _ in range(60):
             match rand.randrange(4):
                 case 0 | 1:
-                    server.signal(signal.SIGHUP)
+                    reload(server, rand)
                 case 2:
                     server.signal(rand.choice(OTHERS))
                 case _:
                     end_some_worker(server, rand)
-        server.signal(signal.SIGHUP)
+        reload(server, rand)
         wait_until(lambda: has_settled(server), "one generation is left, and whole", seconds=40)
         for _ in range(10):
             with dial(server) as client:
                 assert exchange(client) == b"ping"
-        server.signal(signal.SIGHUP)
+        reload(server, rand)
         server.signal(signal.SIGTERM)
         assert server.wait_until_gone() == 0
+
+
+def reload(server: Server, rand: random.Random) -> None:
+    """Of what takes new workers, or of what the running ones follow, or of nothing new."""
+    server.values["resumption"] = {"tickets_per_handshake": rand.randint(1, 2)}
+    server.values["timeouts"]["idle"] = rand.randint(50, 52)
+    server.write_config()
+    server.signal(signal.SIGHUP)
 
 
 def end_some_worker(server: Server, rand: random.Random) -> None:

@@ -197,9 +197,11 @@ class Server:
     def open_connections(self) -> int:
         return sum(int(worker["connections"]) for worker in self.status()["workers"])
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self, *, new_workers: bool = False) -> dict[str, Any]:
         """Have it read what `values` say now; how that went."""
         self.write_config()
+        if new_workers:
+            return ask(self.control, {"verb": "reload", "new_workers": True}, timeout=PATIENCE)
         before = self.status()["last_reload"]
         count = self.said().count("reloaded")
         self.signal(signal.SIGHUP)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from termproxy import clock
 from termproxy.http.forwarding import Settings
 from termproxy.observability.metrics import RESPONSES
 from termproxy.observability.scoreboard import Column
@@ -22,9 +23,9 @@ from tests.worker.wire import BIG, GET, NO_CONTENT, OK, POST, UNTIL_END, refused
 BAD = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
 
 
-def drain(web: HttpBench) -> None:
+def drain(web: HttpBench, *, idle_until: float = 0.0) -> None:
     """As the worker does."""
-    web.shared.draining = True
+    web.shared.draining, web.shared.idle_until = True, idle_until
     for connection in list(web.shared.connections):
         connection.drain()
 
@@ -450,12 +451,55 @@ def test_a_request_that_has_come_at_the_last_moment_is_answered(web: HttpBench) 
 # A worker that drains.
 
 
-def test_a_client_between_two_requests_is_told_to_go_elsewhere(web: HttpBench) -> None:
+def test_a_client_between_two_requests_is_let_go_when_nobody_goes_on(web: HttpBench) -> None:
     client, _ = warm(web)
     drain(web)
 
     assert client.wait_for_end() is Ending.CLEAN
     assert len(web.records) == 1
+
+
+def test_a_client_between_two_requests_is_told_with_its_next_answer_to_go_elsewhere(
+    web: HttpBench,
+) -> None:
+    """To close now would lose a POST that is on its way, which nobody sends again."""
+    client, visit = warm(web)
+    drain(web, idle_until=clock.monotonic() + 30)
+    client.send(POST % 1)
+    assert visit.answer(OK).body == b"hello"
+
+    assert client.response().options() == {b"close"}
+    assert client.wait_for_end() is Ending.CLEAN
+
+
+def test_a_client_that_asks_for_nothing_any_more_is_let_go_before_the_drain_ends(
+    web: HttpBench,
+) -> None:
+    client, _ = warm(web)
+    drain(web, idle_until=clock.monotonic() + 30)
+    web.pass_time(29.0)
+    assert len(web.shared.connections) == 1
+    web.pass_time(30.6)
+
+    assert client.wait_for_end() is Ending.CLEAN
+
+
+def test_an_answer_that_began_before_a_drain_is_followed_by_one_that_says_it_is_the_last(
+    web: HttpBench,
+) -> None:
+    client = web.client()
+    client.send(GET % 1)
+    visit = web.visit()
+    visit.request()
+    visit.send(OK[:-1])
+    until(lambda: web.connections[0]._tls.plaintext_written > 0, "the answer has begun")
+    drain(web, idle_until=clock.monotonic() + 30)
+    visit.send(OK[-1:])
+    assert client.response().options() == set()
+    client.send(POST % 2)
+    assert visit.answer(OK).body == b"hello"
+
+    assert client.response().options() == {b"close"}
 
 
 def test_a_request_that_has_come_when_the_drain_begins_is_answered(web: HttpBench) -> None:

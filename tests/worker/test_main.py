@@ -24,7 +24,7 @@ import trustme
 
 from termproxy.messages import DESCRIPTORS_MAX, REPORT_MAX, MessageReader, message
 from termproxy.tls.certificates import load_certificate
-from termproxy.worker.orders import order
+from termproxy.worker.orders import ACCEPT, MAKE_WAY, order
 from termproxy.worker.shared import FAILURE_LINES
 from tests.conftest import write_site
 from tests.relay.ends import PATIENCE
@@ -77,6 +77,7 @@ worker = Worker(
         timeouts=Timeouts(drain=order["drain"], handshake=order.get("handshake", 10.0)),
         limits=Limits(connections=10),
         access_log=open_access_log(Path(order["log"])) if order["log"] else None,
+        accepts=order.get("accepts", True),
     ),
     orders,
     lambda: say("ready", WorkerState(words[Column.STATE]).name, words[Column.HEARTBEAT] > 0,
@@ -183,6 +184,37 @@ def wait_until_refused(address: tuple[str, int]) -> None:
 
 def test_a_worker_is_ready_when_it_accepts_and_has_shown_life(life: Life) -> None:
     assert life.first_word == ["ready", "ACCEPTING", "True", "True", "True"]
+
+
+def test_a_worker_that_holds_back_takes_clients_when_it_is_told_to(
+    site: Path, tmp_path: Path, lives: list[Life], trust: ssl.SSLContext
+) -> None:
+    lives.append(Life(site, tmp_path, 30.0, accepts=False))
+    (life,) = lives
+    assert life.first_word == ["ready", "STARTING", "True", "False", "True"]
+    with socket.create_connection(life.address, timeout=0.5) as waiting:
+        waiting.sendall(hand_made())
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        life.orders.sendall(ACCEPT)
+        waiting.settimeout(PATIENCE)
+        assert waiting.recv(1), "an answer to its hello"
+    client, backend = life.connect(trust)
+    client.send(b"hello")
+    assert backend.recv(100) == b"hello"
+
+
+def test_a_worker_that_makes_way_drains(life: Life, trust: ssl.SSLContext) -> None:
+    client, backend = life.connect(trust)
+    life.orders.sendall(MAKE_WAY)
+    wait_until_refused(life.address)
+    client.send(b"still served")
+    assert backend.recv(100) == b"still served"
+    life.signal(signal.SIGTERM)  # and then the master stops
+    backend.close()
+    assert client.recv(1) == b""
+    client.unwrap()
+    assert life.end()[:3] == ["over", "DRAINING", "0"]
 
 
 def test_a_worker_without_connections_drains_at_once(life: Life) -> None:

@@ -6,21 +6,32 @@ import itertools
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from termproxy.config.schema import Host
+from termproxy.config.load import PlainSource, load
+from termproxy.config.schema import Host, Limits
 from termproxy.messages import DESCRIPTORS_MAX, MessageReader
 from termproxy.observability.access_log import open_access_log, open_file
 from termproxy.tls.certificates import Certificate, CertificateError
 from termproxy.tls.context import Stores
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.orders import ORDER_MAX, Orders, order, reopen_order, slot_orders
+from termproxy.worker.orders import (
+    ORDER_MAX,
+    Orders,
+    order,
+    reopen_order,
+    settings_in,
+    settings_order,
+    slot_orders,
+)
 from tests.tls.pki import NOW, an_authority
 from tests.worker.test_assembly import (
     CA_FILE,
+    CLUSTERS,
     GUARD,
     PEM,
     A,
@@ -29,6 +40,7 @@ from tests.worker.test_assembly import (
     contexts,
     files,
     frontend,
+    served,
     serving,
 )
 
@@ -198,3 +210,32 @@ def test_a_log_that_was_opened_anew_is_written_to(tmp_path: Path) -> None:
     assert os.fstat(log.fd).st_ino == (tmp_path / "new").stat().st_ino
     os.close(fd)
     log.close()
+
+
+# Settings.
+
+
+def test_settings_arrive_as_they_were_read(tmp_path: Path) -> None:
+    values = {
+        "frontend": [
+            {"name": "web", "listen": ["127.0.0.1:1"], "cluster": "app", "certificates": ["\u00fc.pem"]}
+        ],
+        "cluster": {"app": {"servers": ["127.0.0.1:2"]}},
+        "timeouts": {"drain": 1.5},
+    }
+    (body,) = read(settings_order(values, tmp_path, [("app", "127.0.0.1:2")]))
+    config, keys = settings_in(body)
+
+    assert config == load(PlainSource(values, tmp_path))
+    assert keys == [("app", "127.0.0.1:2")]
+
+
+def test_a_frontend_follows_other_clusters_and_keeps_its_contexts() -> None:
+    assembly = serving(frontend(Host(names=("b.test",), **GUARD)), A, B)
+    before = contexts(assembly)
+    changed = replace(assembly.config, cluster="two", accept_proxy_from=())
+    assembly.change(changed, CLUSTERS, Limits(), logs_query=False)
+    obeyed(assembly, message([A, B], [A, B]))
+
+    assert {served(assembly, name).cluster.name for name in ("a.test", "b.test")} == {"two"}
+    assert contexts(assembly) == before

@@ -52,7 +52,7 @@ def test_a_reload_leaves_one(serve: Serve) -> None:
         wait_for_checks(server, app.address)
         first = prober(server)
         for _ in range(3):
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: len(children(server)) == 1, "one prober")
         assert children(server) != {first}
         wait_for_checks(server, app.address, 2)

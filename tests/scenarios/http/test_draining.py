@@ -76,7 +76,7 @@ def test_reloads_lose_no_request_of_clients_that_ask_again(
             caller.start()
         for _ in range(5):
             wait_for_more(lambda: sum(caller.answered for caller in callers), 40, "answers")
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
         for caller in callers:
             caller.stop()
         assert [caller.lost for caller in callers] == [[]] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import re
@@ -79,7 +80,7 @@ def test_hup_serves_it_at_once_and_later_renewals_go_on(place: Place, context: s
         for _ in range(2):
             new = place.root.issue(NAME)
             new.write(place.folder / "site.pem")
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             wait_until(lambda: len(server.status()["workers"]) == 2, "the old workers are gone")
             assert all(served(server.port, context, NAME) == new.serial for _ in range(12))
         new = place.root.issue(NAME)
@@ -107,8 +108,10 @@ def test_what_changes_while_a_reload_is_under_way_is_not_forgotten(
 
 def stopped_before_it_is_ready(server: Server) -> int:
     """A worker of a new generation, which is late; reloads until one was caught in time."""
-    while True:
+    for tickets in itertools.cycle([2, 1]):
         count = server.said().count("slot 0 of generation")
+        server.values["resumption"] = {"tickets_per_handshake": tickets}  # which takes new workers
+        server.write_config()
         server.signal(signal.SIGHUP)
         wait_until(
             lambda count=count: server.said().count("slot 0 of generation") > count,  # type: ignore[misc]
@@ -121,6 +124,7 @@ def stopped_before_it_is_ready(server: Server) -> int:
             return worker
         os.kill(worker, signal.SIGCONT)
         wait_until(lambda: len(server.status()["workers"]) == 1, "the reload is over")
+    raise AssertionError("not reached")
 
 
 def test_a_renewed_crl_shuts_out_who_is_revoked(

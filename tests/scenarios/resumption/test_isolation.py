@@ -158,7 +158,7 @@ def test_no_session_is_accepted_in_another_group(scene: Scene, kind: str) -> Non
 
 
 def reload(server: Server) -> None:
-    assert server.reload()["ok"]
+    assert server.reload(new_workers=True)["ok"]
     wait_until(lambda: len(server.status()["workers"]) == 2, "the old workers are gone")
 
 

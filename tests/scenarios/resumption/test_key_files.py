@@ -173,7 +173,7 @@ def test_a_reload_leads_from_own_keys_to_those_of_files_and_back(
     with Backend() as backend, serve(backend.address) as server:
         own = issuing(server)
         server.values["resumption"] = {"ticket_keys": str(file)}
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: issuing(server) != own, "the file's key issues")
         session = visit(server.port, context).session
         first = issuing(server)
@@ -181,7 +181,7 @@ def test_a_reload_leads_from_own_keys_to_those_of_files_and_back(
         wait_until(lambda: issuing(server) != first, "it is watched from now on")
         assert not visit(server.port, context, session).resumed
         server.values["resumption"] = {}
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: told(server)["rotate"] is not None, "own keys again")
         session = visit(server.port, context).session
         assert visit(server.port, context, session).resumed

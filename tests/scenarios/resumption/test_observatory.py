@@ -41,7 +41,7 @@ def test_the_counters_are_what_the_clients_saw_over_workers_deaths_and_reloads(
             if kind == KINDS[0]:
                 kill_a_worker(server)
             elif kind == KINDS[1]:
-                assert server.reload()["ok"]
+                assert server.reload(new_workers=True)["ok"]
         counted = totals(server)
         assert counted["handshakes"] == seen
         resumed = seen["ticket"] + seen["session_id"]

@@ -138,7 +138,7 @@ def test_what_a_reload_begins_to_keep_is_kept_at_once(serve: Serve, ca: trustme.
         with serve(backend.address, state_dir="state") as server:
             session = visit(server.port, context).session
             server.values["resumption"] = {"persist": True}
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             wait_until(lambda: told(server)["persisted"], "the settings hold")
         with server:
             assert visit(server.port, context, session).resumed
@@ -157,7 +157,7 @@ def test_a_reload_that_cannot_use_what_was_kept_keeps_serving(serve: Serve, ca: 
             (ring_file(server).parent / "tickets.sealed.unusable").mkdir()
             server.values["resumption"] = {"persist": True}
             for _ in range(2):
-                assert server.reload()["ok"]
+                assert server.reload(new_workers=True)["ok"]
                 server.wait_for_words("the ticket keys of before stay: ")
                 assert told(server)["from_files"] == [str(keys_file)]
                 assert visit(server.port, context, session).resumed

@@ -110,7 +110,7 @@ def test_a_reload_with_other_settings_keeps_keys_and_sessions(serve: Serve, ca: 
         session = visit(server.port, context).session
         old = issuing(server)
         server.values["resumption"] = {"lifetime": 100, "rotate": 50}
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: told(server)["lifetime"] == 100, "the settings hold")
         assert issuing(server) == old
         met = visit(server.port, context, session)

@@ -75,7 +75,7 @@ def test_no_key_is_seen_in_logs_status_arguments_environment_or_files(
         secrets += secrets_of(server)
         told(server, "revoke")
         secrets += secrets_of(server)
-        server.reload()
+        server.reload(new_workers=True)
         server.wait_for_access(2 * len(KINDS))
         for place, content in places(server):
             for secret in secrets:

@@ -44,7 +44,7 @@ def test_without_tickets_a_session_is_resumed_at_every_worker_all_the_same(
         session = resumed_at_every_worker(server, context, session)
         kill_a_worker(server)
         server.values["timeouts"]["idle"] = 50
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: len(server.status()["workers"]) == 3, "the old workers are gone")
         resumed_at_every_worker(server, context, session)
         counted = totals(server)["handshakes"]
@@ -92,12 +92,12 @@ def test_another_size_begins_anew_and_the_same_size_does_not(serve: Serve, ca: t
         serve(backend.address, resumption=WITHOUT_TICKETS | {"session_cache": 100}) as server,
     ):
         session = visit(server.port, context).session
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: len(server.status()["workers"]) == 1, "the old worker is gone")
         assert visit(server.port, context, session).resumed
         for size in (200, 100):
             server.values["resumption"]["session_cache"] = size
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             wait_until(lambda: len(server.status()["workers"]) == 1, "the old worker is gone")
             assert not visit(server.port, context, session).resumed
 

@@ -104,7 +104,7 @@ def disturb(server: Server, ca: trustme.CA, site: Path, regulars: list[Regular])
         if number % 3 == 2:
             write_site(ca, site)
         if number % 3:
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
         else:
             kill_a_worker(server, number % 4)
         enough = sum(each.visits for each in regulars) + VISITS // 10
@@ -124,7 +124,7 @@ def test_a_session_outlives_the_worker_and_the_configuration_it_was_made_with(
         session = resumed_at_every_worker(server, context, session)
         server.values["frontend"][0]["certificates"] = [str(mine)]
         server.values["limits"]["connections"] = 100
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         wait_until(lambda: len(server.status()["workers"]) == 2, "the old workers are gone")
         resumed_at_every_worker(server, context, session)
 
