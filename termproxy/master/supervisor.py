@@ -175,7 +175,7 @@ class Supervisor:
         elif spawn.generation == self.in_force:
             self._plan_worker(spawn.slot, lived=0.0, now=now)
 
-    def on_ready(self, pid: int, now: float) -> Iterator[Action]:  # noqa: ARG002 - as all that happens
+    def on_ready(self, pid: int, now: float) -> Iterator[Action]:
         worker = self.workers.get(pid)
         if worker is None or worker.phase is not Phase.STARTING:
             return
