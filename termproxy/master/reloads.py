@@ -62,6 +62,12 @@ class Reloads:
             int, int
         ] = {}  # workers under way, and the last order that each has to obey
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether one is not decided yet, or was asked for and has not begun."""
+        is_new = self._arbiter.supervisor.candidate is not None
+        return is_new or bool(self._following) or self._again is not None
+
     def ask(self, request: Request | None = None, *, new_workers: bool = False) -> None:
         """Read the configuration anew; `new_workers` also when running ones could follow."""
         if request is not None:

@@ -127,6 +127,7 @@ class Verbs:
             "state": "stopping" if self._arbiter.supervisor.stopping else "serving",
             "generation": number,
             "starting_generation": self._arbiter.supervisor.candidate,
+            "reloading": self._arbiter.reloads.is_under_way,
             "last_reload": self._arbiter.reloads.last and asdict(self._arbiter.reloads.last),
             "generations": list(self._generation_status(clock.monotonic())),
             "frontends": [

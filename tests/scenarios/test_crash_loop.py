@@ -67,12 +67,12 @@ def test_a_generation_of_them_is_dropped_at_the_first_crash_and_the_next_one_may
         tampering.let_workers_crash(True)
         with Visitors(one_exchange(server.port, client_context(ca))) as visitors:
             for _ in range(3):
-                outcome = server.reload()
+                outcome = server.reload(new_workers=True)
                 assert not outcome["ok"]
                 assert "a new worker failed: was killed by SIGABRT" in outcome["detail"]
             assert server.workers() == before
             tampering.let_workers_crash(False)
-            assert server.reload()["ok"]
+            assert server.reload(new_workers=True)["ok"]
             visitors.wait_for_more(20)
         assert visitors.failures == []
         wait_until(lambda: not {*before} & {*server.workers()}, "the new ones serve")

@@ -171,10 +171,10 @@ def at_work(server: Server, count: int) -> list[int]:
 @as_root
 @pytest.mark.parametrize("user", ["nobody", ""])
 def test_no_process_but_the_master_has_a_capability(serve: Serve, backend: Backend, user: str) -> None:
-    """Workers and the prober, also as root; nor could a program that one of them becomes."""
+    """Workers and the others, also as root; nor could a program that one of them becomes."""
     checked = {"servers": [backend.address], "health": {"kind": "tcp", "interval": 0.2}}
     with serve(backend.address, user=user, workers=2, cluster={"main": checked}) as server:
-        members = at_work(server, 3)
+        members = at_work(server, 4)
         for pid in members:
             lines = status(pid)
             names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -206,7 +206,8 @@ def test_the_prober_holds_the_descriptors_it_needs_and_no_other(serve: Serve, ba
     """Standard streams, its pipe to the master, and the loop's."""
     checked = {"servers": [backend.address], "health": {"kind": "tcp", "interval": 0.2}}
     with serve(backend.address, user="nobody", cluster={"main": checked}) as server:
-        [prober] = set(at_work(server, 2)) - set(server.workers())
+        at_work(server, 3)
+        prober = server.status()["processes"]["prober"]
         found = {re.sub(r"[0-9]+", "N", target) for target in descriptors(prober).values()}
         known = {"/dev/null", "pipe:[N]", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
         assert (

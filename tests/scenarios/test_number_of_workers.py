@@ -137,11 +137,13 @@ def test_a_reload_ends_the_rest(serve: Serve, dial: Dial) -> None:
             assert exchange(client) == b"ping"
 
 
-def test_a_reload_goes_back_to_the_configured_number(serve: Serve) -> None:
+def test_a_reload_with_new_workers_goes_back_to_the_configured_number(serve: Serve) -> None:
     with serve("127.0.0.1:9") as server:
         server.signal(signal.SIGTTIN)
         have(server, 2)
         assert server.reload()["ok"]
+        have(server, 2)
+        assert server.reload(new_workers=True)["ok"]
         have(server, 1)
 
 

@@ -85,7 +85,7 @@ def test_usr1_does_the_same_and_a_worker_born_later_writes_there_too(serve: Serv
 def test_workers_that_still_drain_write_to_the_new_file(serve: Serve, dial: Dial) -> None:
     with Backend() as backend, serve(backend.address) as server, dial(server) as client:
         exchange(client)
-        assert server.reload()["ok"]
+        assert server.reload(new_workers=True)["ok"]
         file = server.folder / "access.log"
         file.rename(server.folder / "old")
         assert ask_to_reopen(server) == f"{file}: opened anew by 2 workers\n"

@@ -34,7 +34,9 @@ def test_after_a_storm_one_generation_serves_and_term_ends_it(
                     server.signal(rand.choice(OTHERS))
                 case _:
                     end_some_worker(server, rand)
-        reload(server, rand)
+        server.values["resumption"] = {"tickets_per_handshake": 3}  # which takes new workers
+        server.write_config()
+        server.signal(signal.SIGHUP)
         wait_until(lambda: has_settled(server), "one generation is left, and whole", seconds=40)
         for _ in range(10):
             with dial(server) as client:

@@ -98,7 +98,7 @@ def reload(seconds: float) -> Result:
             rounds, generations = 0, 0
             for _ in until(seconds):
                 write_site(here.ca, here.site)
-                assert server.reload()["ok"]
+                assert server.reload(new_workers=True)["ok"]
                 rounds += 1
                 alive = {worker["generation"] for worker in server.status()["workers"]}
                 generations = max(generations, len(alive))

@@ -159,7 +159,10 @@ class Server:
         return self.folder / "control"
 
     def write_config(self) -> None:
-        self.file.write_text(write_toml(self.values))
+        """In one step: a reload that is under way reads all of the old one, or of the new."""
+        new = self.file.with_suffix(".new")
+        new.write_text(write_toml(self.values))
+        new.rename(self.file)
 
     def signal(self, signum: signal.Signals) -> None:
         self.process.send_signal(signum)

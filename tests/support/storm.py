@@ -40,6 +40,7 @@ class Storm(RuleBasedStateMachine):
         self.is_resting = False
         self.generation = 1
         self.kills = 0
+        self.tickets = 1
         self.open = contextlib.ExitStack()
 
     @initialize()
@@ -56,8 +57,13 @@ class Storm(RuleBasedStateMachine):
 
     # Signals that may come at any time.
 
-    @rule()
-    def reload(self) -> None:
+    @rule(is_new=st.booleans())
+    def reload(self, is_new: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+        """Of what takes new workers, or of nothing new, which does at rest only."""
+        if is_new:
+            self.tickets = 3 - self.tickets
+            self.server.values["resumption"] = {"tickets_per_handshake": self.tickets}
+            self.server.write_config()
         self.server.signal(signal.SIGHUP)
 
     @rule()
@@ -127,10 +133,10 @@ class Storm(RuleBasedStateMachine):
                 return
             self._until_no_reload_is_on_its_way()
             generation = self.generation
-            self.server.signal(signal.SIGHUP)
+            self.reload(is_new=True)
             wait_until(lambda: self._generation() > generation, "the last reload", seconds=SETTLES)
             self.settle()
-            self.server.signal(signal.SIGHUP)
+            self.reload(is_new=True)
             self.server.signal(signal.SIGTERM)
             assert self.server.wait_until_gone() == 0
             assert "stumbled" not in self.server.said()
@@ -155,7 +161,7 @@ class Storm(RuleBasedStateMachine):
 
     def _is_between_reloads(self) -> bool:
         self.server.status()  # a signal is read before, or with, the next question
-        return self.server.status()["starting_generation"] is None
+        return not self.server.status()["reloading"]
 
     def _and_wait_for_words(self, signum: signal.Signals, words: str) -> None:
         before = self.server.said().count(words)
