@@ -10,11 +10,25 @@ import mmap
 import os
 
 
-def shared_memory(size: int) -> mmap.mmap:
-    """`size` bytes, zero at first, which whoever is forked from now on shares; not in core files."""
-    memory = mmap.mmap(-1, size)
+def shared_memory(size: int, fd: int = -1) -> mmap.mmap:
+    """`size` bytes, zero at first, which whoever is forked from now on shares; not in core files.
+
+    `fd` is a memory_file(), which another executable can be handed.
+    """
+    memory = mmap.mmap(fd, size)
     memory.madvise(mmap.MADV_DONTDUMP)
     return memory
+
+
+def memory_file(name: str, size: int) -> int:
+    """A descriptor of `size` bytes of memory, all zero."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 class SharedWords:
@@ -25,9 +39,8 @@ class SharedWords:
     """
 
     def __init__(self, name: str, count: int) -> None:
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        self.fd = memory_file(name, count * 8)
         try:
-            os.ftruncate(self.fd, count * 8)
             self._map = mmap.mmap(self.fd, count * 8)  # with a descriptor of its own
         except OSError:
             os.close(self.fd)

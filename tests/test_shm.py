@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from termproxy.shm import SharedWords
+from termproxy.shm import SharedWords, memory_file, shared_memory
 
 
 def test_all_words_are_zero_at_first_and_hold_what_is_written() -> None:
@@ -81,3 +81,12 @@ def test_words_that_are_cleared_are_zero() -> None:
     with pytest.raises(ValueError, match="word 1 does not begin a page"):
         memory.clear(1, page)
     memory.close()
+
+
+def test_a_file_of_memory_can_be_mapped_by_whoever_has_it() -> None:
+    fd = memory_file("test", 4096)
+    one, other = shared_memory(4096, fd), shared_memory(4096, os.dup(fd))
+    one[7] = 42
+    assert other[7] == 42
+    assert not os.get_inheritable(fd)
+    os.close(fd)

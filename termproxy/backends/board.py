@@ -19,8 +19,9 @@ Times are nanoseconds of the monotonic clock, 0 for never.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 from termproxy.backends.health import Facts
 from termproxy.backends.names import as_words, from_words
@@ -214,12 +215,46 @@ class Board:
         for key, mine in self.places.items():
             yield from zip(mine, other.places.get(key, ()), strict=False)
 
+    # What a master tells the one after it.
+
+    def as_plain(self, index: int) -> dict[str, Any]:
+        """What is known of a server, each word by its name."""
+        address = self.address(index)
+        return {
+            "probe": _named(ProbeWord, self.probe(index)),
+            "wish": _named(WishWord, self.wish(index)),
+            "address": None if address is None else address[1],
+            "active": self.active(index),
+            "total": self.total(index),
+            "failures": self.failures(index),
+        }
+
+    def fill(self, index: int, plain: Mapping[str, Any]) -> None:
+        """As another board's as_plain() has it: its workers count as one here, in row 0.  What it tells
+        and has no word here is left out.
+        """
+        _put(ProbeWord, self.probe(index), plain["probe"])
+        _put(WishWord, self.wish(index), plain["wish"])
+        self.set_address(index, plain["address"])
+        self.wish(index)[WishWord.PAST_TOTAL] = plain["total"]
+        self.wish(index)[WishWord.PAST_FAILURES] = plain["failures"]
+        self.use(0, index)[UseWord.ACTIVE] = plain["active"]
+
     def close(self) -> None:
         if self._memory is not None:
             self._memory.close()
 
     def _line(self, start: int) -> memoryview:
         return self.words[start : start + LINE]
+
+
+def _named(names: type[IntEnum], words: memoryview) -> dict[str, int]:
+    return {name.name: words[name] for name in names}
+
+
+def _put(names: type[IntEnum], words: memoryview, plain: Mapping[str, int]) -> None:
+    for name in names:
+        words[name] = plain.get(name.name, 0)
 
 
 _ADDRESS = slice(PlaceWord.ADDRESS, PlaceWord.ADDRESS + 3)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import add
@@ -54,11 +55,12 @@ class Known:
     """What there is for a generation."""
 
     board: Board
-    config: Config
+    config: Config | None  # None: the master before us has it
     seats: list[int]  # that are free
 
     def targets(self) -> Iterator[Target | NameTarget]:
         """What the prober has to do."""
+        assert self.config is not None  # noqa: S101 - this is one of ours
         for name, cluster in self.config.clusters.items():
             for server in cluster.servers:
                 places = self.board.places[name, str(server)]
@@ -69,12 +71,14 @@ class Known:
 
     def checked(self) -> Iterator[int]:
         """The numbers of the servers whose health is looked at."""
+        assert self.config is not None  # noqa: S101 - this is one of ours
         for key in self.keys():
             if self.config.clusters[key[0]].health.kind != "off":
                 yield from self.board.places[key]
 
     def keys(self) -> set[Key]:
         """The servers that there are; the board may know more, of before."""
+        assert self.config is not None  # noqa: S101 - this is one of ours
         return {key for name, cluster in self.config.clusters.items() for key in keys_of(name, cluster)}
 
 
@@ -84,6 +88,7 @@ class BackendKeeper:
         self._generations: dict[int, Known] = {}
         self._in_force: int | None = None
         self._past: dict[Place, Counts] = {}  # counted in generations that are over
+        self._before: int | None = None  # the generation that stands for the master before us
 
     # Generations.
 
@@ -105,6 +110,7 @@ class BackendKeeper:
         for key in known.keys() - before.keys():
             if config.clusters[key[0]].health.kind == "off":
                 known.board.forget(key)
+        assert before.config is not None  # noqa: S101 - this is one of ours
         if (list(known.targets()), config.dns) != (list(before.targets()), before.config.dns):
             self.probing.check(list(known.targets()), known.board, config.dns, now)
         return True
@@ -120,6 +126,7 @@ class BackendKeeper:
         known = self._generations[number]
         self._inherit(known)
         self._in_force = number
+        assert known.config is not None  # noqa: S101 - this is one of ours
         self.probing.check(list(known.targets()), known.board, known.config.dns, now)
 
     def workers_max(self, number: int) -> int:
@@ -156,6 +163,56 @@ class BackendKeeper:
         if self._in_force is not None:
             known.board.inherit(self._generations[self._in_force].board, set(known.checked()))
 
+    # From one master to the next.
+
+    def as_plain(self) -> list[dict[str, Any]]:
+        """Every server that there is, with what is known of it and what was counted; places in order."""
+        if self._in_force is None:
+            return []
+        known = self._generations[self._in_force].board
+        others = [each.board for each in self._generations.values() if each.board is not known]
+        told = []
+        for key, places in known.places.items():
+            for nth, index in enumerate(places):
+                plain = known.as_plain(index)
+                counts = self._past.get((*key, nth), (0, 0))
+                counted = [each.as_plain(each.places[key][nth]) for each in others if key in each.places]
+                plain["active"] += sum(each["active"] for each in counted)
+                plain["total"] += counts[0] + sum(each["total"] for each in counted)
+                plain["failures"] += counts[1] + sum(each["failures"] for each in counted)
+                told.append({"cluster": key[0], "server": key[1]} | plain)
+        return told
+
+    def begin_after(self, number: int, servers: Sequence[Mapping[str, Any]]) -> None:
+        """Begin with what the master before us knows, as its as_plain() gave it.  Its generations are
+        one here, of this number.  OSError when there is no memory for it.
+        """
+        self._before = number
+        keys = [(each["cluster"], each["server"]) for each in servers]
+        self._generations[number] = Known(Board(keys, 1), None, [])
+        self._in_force = number
+        self.hear_before(servers)
+
+    def hear_before(self, servers: Sequence[Mapping[str, Any]]) -> None:
+        """What the master before us knows now, and what its workers have open."""
+        if self._before is None:
+            return
+        board = self._generations[self._before].board
+        seen: Counter[Key] = Counter()
+        for each in servers:
+            key = each["cluster"], each["server"]
+            places = board.places.get(key, range(0))
+            if seen[key] < len(places):
+                board.fill(places[seen[key]], each)
+            seen[key] += 1
+
+    def before_has_gone(self) -> None:
+        """The master before us, and all of its workers."""
+        if self._before is not None:
+            self.worker_has_gone(self._before, 0)
+            self.end(self._before)
+            self._before = None
+
     # The operator.
 
     def wish(self, verb: object, target: object, now: float, utc_now: datetime) -> dict[str, Any]:
@@ -176,6 +233,8 @@ class BackendKeeper:
         if self._in_force is None:
             return []
         known = self._generations[self._in_force]
+        if known.config is None:
+            return []  # our own generation is not in force yet
         others = [each.board for each in self._generations.values() if each is not known]
         return list(table(known.config.clusters, [known.board, *others], self._past, now, utc_now))
 

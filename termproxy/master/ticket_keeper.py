@@ -78,6 +78,16 @@ class TicketKeeper:
         ring = tickets.with_settings(ring, settings.lifetime, settings.rotate, now)
         self._put(ring, is_new=begins_to_keep)
 
+    def as_plain(self) -> dict[str, Any] | None:
+        """The ring, secrets and all, for the master after us; None when it has to begin otherwise."""
+        return None if self._ring is None or self._files else tickets.as_plain(self._ring)
+
+    def go_on_with(self, plain: dict[str, Any]) -> None:
+        """Go on with the ring of the master before us, under its settings until use() brings others.
+        ValueError when it is not one.
+        """
+        self._put(self._turned(tickets.from_plain(plain), self._now()), is_new=True)
+
     def tick(self) -> None:
         """Turn the ring when it is time."""
         now = self._now()

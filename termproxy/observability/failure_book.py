@@ -92,6 +92,11 @@ class FailureBook:
                 raise ValueError(f"no such frontend or reason: {kind.frontend!r}, {kind.reason!r}")
             self.add(kind)
 
+    def merge_own(self, kinds: Sequence[dict[str, Any]]) -> None:
+        """Add what another book of the master's gave: the one before us has checked it."""
+        for plain in kinds:
+            self.add(_kind(plain))
+
     def top(self, count: int) -> list[dict[str, Any]]:
         """The most frequent kinds, as plain values."""
         ranked = sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.key()))

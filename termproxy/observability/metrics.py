@@ -425,6 +425,16 @@ def as_plain(words: Sequence[int] | Tally) -> dict[str, dict[str, int]]:
     }
 
 
+def from_plain(plain: Mapping[str, Mapping[str, int]]) -> list[int]:
+    """A frontend's words, of what as_plain() gave; what it told that is not counted here is left out."""
+    words = [0] * FRONTEND_WORDS
+    for family, labels in FAMILIES.items():
+        told = plain.get(family, {})
+        for label, index in labels.items():
+            words[index] = int(told.get(label, 0))
+    return words
+
+
 # Counting, in a frontend's words.
 
 

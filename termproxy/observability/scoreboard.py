@@ -5,16 +5,19 @@
                              FRONTEND_WORDS for each of its frontends
 
 A row has one writer, its worker, and so needs no lock.  When a worker has gone the master adds the
-row's counters to the past: totals never go backwards.
+row's counters to the past: totals never go backwards.  Nor do they over an upgrade: what the master
+before us and its workers have counted is part of the totals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import add
+from typing import Any
 
-from termproxy.observability.metrics import FRONTEND_WORDS, as_plain
+from termproxy.observability.metrics import FRONTEND_WORDS, as_plain, from_plain
 from termproxy.shm import SharedWords
 
 SLOTS = 256  # as many workers as the setting allows
@@ -94,6 +97,25 @@ class Row:
 
 _FRONTENDS = len(Column) + KEY_WORDS  # where theirs begin
 
+_NOTHING: Sequence[int] = (0,) * FRONTEND_WORDS
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was counted by workers that are not in rows here."""
+
+    counters: dict[Column, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
+    frontends: dict[str, Sequence[int]] = field(default_factory=dict)
+    tickets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        for column in COUNTERS:
+            self.counters[column] += other.counters[column]
+        for name, words in other.frontends.items():
+            self.frontends[name] = list(map(add, self.frontends.get(name, _NOTHING), words))
+        for number, tickets in other.tickets.items():
+            self.tickets[number] = self.tickets.get(number, 0) + tickets
+
 
 class Scoreboard:
     """Made by the master before it forks."""
@@ -101,9 +123,8 @@ class Scoreboard:
     def __init__(self) -> None:
         self._memory = SharedWords("termproxy-slots", SLOTS)
         self.slot_beats = self._memory.words
-        self._past = dict.fromkeys(COUNTERS, 0)
-        self._past_of: dict[str, Sequence[int]] = {}
-        self._past_tickets: dict[int, int] = {}
+        self._past = Counts()
+        self._before = Counts()  # by the master before us, whose workers may still be at work
         self._rows: set[Row] = set()
 
     def take_row(self, frontends: Sequence[str]) -> Row | None:
@@ -117,29 +138,27 @@ class Scoreboard:
     def return_row(self, row: Row) -> None:
         """Keep what a worker that has gone had counted."""
         self._rows.remove(row)
-        for column in COUNTERS:
-            self._past[column] += row.words[column]
-        for index, name in enumerate(row.frontends):
-            past = self._past_of.get(name, _NOTHING)
-            self._past_of[name] = list(map(add, past, row.frontend(index)))
-        for number, tickets in row.tickets():
-            self._past_tickets[number] = self._past_tickets.get(number, 0) + tickets
+        self._past.add(_counted(row))
         row.close()
 
     def count(self, column: Column, number: int) -> None:
         """Of the master's own."""
-        self._past[column] += number
+        self._past.counters[column] += number
 
     def totals(self) -> dict[Column, int]:
         """Every counter over all workers, living and gone."""
+        past, before = self._past.counters, self._before.counters
         return {
-            column: self._past[column] + sum(row.words[column] for row in self._rows)
+            column: past[column] + before[column] + sum(row.words[column] for row in self._rows)
             for column in COUNTERS
         }
 
     def frontend_totals(self, names: Collection[str]) -> dict[str, list[int]]:
         """The words of each of these frontends over all workers, living and gone."""
-        totals = {name: self._past_of.get(name, _NOTHING) for name in names}
+        totals: dict[str, Sequence[int]] = dict.fromkeys(names, _NOTHING)
+        for gone in (self._past, self._before):
+            for name in gone.frontends.keys() & totals.keys():
+                totals[name] = list(map(add, totals[name], gone.frontends[name]))
         for row in self._rows:
             for index, name in enumerate(row.frontends):
                 if name in totals:
@@ -148,13 +167,42 @@ class Scoreboard:
 
     def tickets(self, numbers: Collection[int]) -> dict[int, int]:
         """How many tickets were made with each of these keys; the past of others is forgotten."""
-        self._past_tickets = {n: count for n, count in self._past_tickets.items() if n in numbers}
-        totals = dict.fromkeys(numbers, 0) | self._past_tickets
+        past = self._past.tickets
+        self._past.tickets = {n: count for n, count in past.items() if n in numbers}
+        totals = dict.fromkeys(numbers, 0) | self._past.tickets
+        for number in self._before.tickets.keys() & totals.keys():
+            totals[number] += self._before.tickets[number]
         for row in self._rows:
             for number, tickets in row.tickets():
                 if number in totals:
                     totals[number] += tickets
         return totals
 
+    # From one master to the next.
 
-_NOTHING: Sequence[int] = (0,) * FRONTEND_WORDS
+    def as_plain(self) -> dict[str, Any]:
+        """Everything that was counted, by its name."""
+        counts = Counts()
+        for each in (self._past, self._before, *map(_counted, self._rows)):
+            counts.add(each)
+        return {
+            "counters": {column.name: count for column, count in counts.counters.items()},
+            "frontends": {name: as_plain(words) for name, words in counts.frontends.items()},
+            "tickets": {str(number): count for number, count in counts.tickets.items()},
+        }
+
+    def hear_before(self, plain: Mapping[str, Any]) -> None:
+        """What the master before us has counted until now, as its as_plain() gave it."""
+        self._before = Counts(
+            {column: int(plain["counters"].get(column.name, 0)) for column in COUNTERS},
+            {name: from_plain(families) for name, families in plain["frontends"].items()},
+            {int(number): count for number, count in plain["tickets"].items()},
+        )
+
+
+def _counted(row: Row) -> Counts:
+    return Counts(
+        {column: row.words[column] for column in COUNTERS},
+        {name: list(row.frontend(index)) for index, name in enumerate(row.frontends)},
+        dict(row.tickets()),
+    )

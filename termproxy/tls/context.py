@@ -8,6 +8,7 @@ key exchange (Bleichenbacher) to defend, and every connection has forward secrec
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from termproxy.shm import shared_memory
+from termproxy.shm import memory_file, shared_memory
 from termproxy.tls import _openssl
 from termproxy.tls._openssl import (
     RING_SIZE,
@@ -30,6 +31,10 @@ from termproxy.tls.registry import TLS_1_2, TLS_1_3, TLS_1_3_SUITES, group_numbe
 
 # CAs and CRLs can be long lists; beyond this it is another kind of file.
 FILE_MAX = 16 << 20  # bytes
+
+# To be raised when tp_slot, or where a session is kept, changes in tls/_openssl.pyx: at an upgrade the
+# memory goes to an executable that may be another version's.
+SESSION_CACHE_LAYOUT = 1
 
 VERSIONS = {"1.2": TLS_1_2, "1.3": TLS_1_3}
 
@@ -100,6 +105,7 @@ class Stores:
     # As long as a context uses them: a new CRL makes a new group.
     _keys: WeakValueDictionary[bytes, TicketKeys] = field(default_factory=WeakValueDictionary)
     _sessions: dict[int, SessionCache] = field(default_factory=dict)
+    _session_files: dict[int, int] = field(default_factory=dict)  # their memory's descriptors
 
     def ticket_keys(self, group: bytes) -> TicketKeys:
         """The ring as the policy group `group` (32 bytes) uses it."""
@@ -111,9 +117,31 @@ class Stores:
     def session_cache(self, entries: int) -> SessionCache | None:
         """The cache of this size, which is shared with whoever is forked from now on; None for none."""
         if entries and entries not in self._sessions:
-            memory = shared_memory(session_cache_size(entries))
-            self._sessions[entries] = SessionCache(memory, entries)
+            size = session_cache_size(entries)
+            self._open_cache(entries, memory_file("termproxy-sessions", size))
         return self._sessions.get(entries)
+
+    def _open_cache(self, entries: int, fd: int) -> None:
+        try:
+            memory = shared_memory(session_cache_size(entries), fd)
+        except (OSError, ValueError):
+            os.close(fd)
+            raise
+        self._sessions[entries] = SessionCache(memory, entries)
+        self._session_files[entries] = fd
+
+    def caches(self) -> list[tuple[int, int, int]]:
+        """Of each cache its entries, its layout, and its memory's descriptor: for another executable."""
+        return [(entries, SESSION_CACHE_LAYOUT, fd) for entries, fd in self._session_files.items()]
+
+    def take_over_cache(self, entries: int, layout: int, fd: int) -> None:
+        """Go on with another executable's cache.  OSError or ValueError when that cannot be; the
+        descriptor is closed then.
+        """
+        if layout != SESSION_CACHE_LAYOUT:
+            os.close(fd)
+            raise ValueError(f"a session cache of layout {layout}, not {SESSION_CACHE_LAYOUT}")
+        self._open_cache(entries, fd)
 
     def sweep(self) -> int:
         """Wipe the sessions that have expired; how many are kept."""
@@ -127,6 +155,8 @@ class Stores:
     def keep_only(self, entries: int) -> None:
         """Let go of caches of other sizes: no configuration has them any more."""
         self._sessions = {size: cache for size, cache in self._sessions.items() if size == entries}
+        for size in self._session_files.keys() - {entries}:
+            os.close(self._session_files.pop(size))
 
 
 @dataclass(frozen=True, slots=True)

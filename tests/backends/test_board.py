@@ -191,3 +191,23 @@ def test_what_checks_found_of_who_is_checked_no_more_is_forgotten() -> None:
     board.forget(("a", "1"))
 
     assert not any(board.probe(0))
+
+
+def test_what_is_known_fills_another_board_word_by_word(board: Board) -> None:
+    board.probe(1)[ProbeWord.HEALTH], board.wish(1)[WishWord.WISH] = 2, 3
+    board.set_address(1, "192.0.2.1")
+    for row in (0, 2):
+        use = board.use(row, 1)
+        use[UseWord.ACTIVE], use[UseWord.TOTAL], use[UseWord.FAILURES] = 1, 10, 100
+    other = Board([B], 1, is_shared=False)
+    told = board.as_plain(1)
+    told["wish"]["MOONS"] = 7
+    del told["probe"]["SINCE"]
+    other.fill(0, told)
+
+    assert other.probe(0)[ProbeWord.HEALTH] == 2
+    assert other.wish(0)[WishWord.WISH] == 3
+    seen = other.address(0)
+    assert seen is not None
+    assert seen[1] == "192.0.2.1"
+    assert (other.active(0), other.total(0), other.failures(0)) == (2, 20, 200)

@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from termproxy.address import Name, parse_address
@@ -354,3 +355,92 @@ def test_the_next_generation_inherits_what_is_there_then(keeper: BackendKeeper) 
 
     assert table(keeper)[THREE]["state"] == "disabled"
     assert table(keeper)[ONE]["state"] == "up"
+
+
+def follower(keeper: BackendKeeper, number: int = 1) -> BackendKeeper:
+    """The keeper of the master that takes over, before anything of its own is in force."""
+
+    def fork(*_: object) -> Helper:
+        raise OSError(11, "no process in this test")
+
+    new = BackendKeeper(fork)
+    new.begin_after(number, orjson.loads(orjson.dumps(keeper.as_plain())))
+    return new
+
+
+def test_the_next_master_knows_what_was_wished_and_what_was_found(keeper: BackendKeeper) -> None:
+    keeper.boards(1)[0].probe(0)[ProbeWord.HEALTH] = Health.DOWN
+    wish(keeper, "drain", f"app/{TWO}")
+    new = follower(keeper)
+    assert new.table(1.0, UTC_NOW) == []
+    new.begin(2, config(THREE, TWO, ONE, kind="tcp"), workers=1)
+    new.put_in_force(2, now=2.0)
+
+    assert {name: row["state"] for name, row in table(new).items()} == {
+        THREE: "up",
+        TWO: "draining",
+        ONE: "down",
+    }
+
+
+def test_a_wish_of_the_last_moment_counts_too(keeper: BackendKeeper) -> None:
+    new = follower(keeper)
+    new.begin(2, config(ONE, TWO), workers=1)
+    wish(keeper, "disable", f"app/{ONE}")
+    new.hear_before(keeper.as_plain())
+    new.put_in_force(2, now=2.0)
+
+    assert table(new)[ONE]["state"] == "disabled"
+
+
+def test_what_the_old_master_s_workers_have_open_counts_until_it_has_gone(
+    keeper: BackendKeeper,
+) -> None:
+    count(keeper, 0, active=1, total=5, failures=2)
+    count(keeper, 1, active=2, total=6, failures=0)
+    new = follower(keeper)
+    new.begin(2, config(ONE, TWO), workers=1)
+    new.put_in_force(2, now=2.0)
+    _, before = new.boards(2)
+    assert [board.active(1) for board in before] == [3]
+    row = table(new)[TWO]
+    assert (row["active"], row["total"], row["failures"]) == (3, 11, 2)
+
+    count(keeper, 0, active=0, total=7, failures=2)
+    keeper.worker_has_gone(1, 1)
+    new.hear_before(keeper.as_plain())
+    row = table(new)[TWO]
+    assert (row["active"], row["total"], row["failures"]) == (0, 13, 2)
+
+    new.before_has_gone()
+    new.before_has_gone()
+    new.hear_before(keeper.as_plain())  # said before it went, heard after it
+    row = table(new)[TWO]
+    assert (row["active"], row["total"], row["failures"]) == (0, 13, 2)
+    assert new.boards(2)[1] == []
+
+
+def test_a_chain_of_masters_loses_no_count(keeper: BackendKeeper) -> None:
+    count(keeper, 0, active=0, total=5, failures=0)
+    keeper.worker_has_gone(1, 0)
+    second = follower(keeper)
+    second.begin(2, config(ONE, TWO), workers=1)
+    second.put_in_force(2, now=2.0)
+    second.before_has_gone()
+    second.boards(2)[0].use(0, 1)[UseWord.TOTAL] = 10
+    third = follower(second, 2)
+    third.begin(3, config(ONE, TWO), workers=1)
+    third.put_in_force(3, now=3.0)
+
+    assert table(third)[TWO]["total"] == 15
+
+
+def test_a_server_that_only_one_of_them_has_does_no_harm(keeper: BackendKeeper) -> None:
+    told = keeper.as_plain()
+    new = follower(keeper)
+    told.append(told[0] | {"server": "127.0.0.1:99"})
+    new.hear_before(told)
+    new.begin(2, config(THREE), workers=1)
+    new.put_in_force(2, now=2.0)
+
+    assert list(table(new)) == [THREE]

@@ -6,8 +6,10 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from termproxy.config.schema import Resumption
@@ -590,3 +592,35 @@ def test_from_files_and_back(files: list[Path], master: Master, state_dir: State
     master.keeper.use(SETTINGS, None)
     assert master.roles() == ["issuing", "next"]
     assert master.keeper.files() == ()
+
+
+def test_the_next_master_goes_on_with_the_ring(master: Master) -> None:
+    """At once in its own memory; what its settings change is written when it is in force."""
+    master.keeper.rotate()
+    plain = orjson.loads(orjson.dumps(master.keeper.as_plain()))
+    new = Master("new")
+    new.now = master.now
+    new.keeper.go_on_with(plain)
+    assert new.keys() == master.keys()
+    assert new.written()[8:] == master.written()[8:]  # but for how often it was written
+
+    new.keeper.use(SETTINGS, None)
+    assert new.keys() == master.keys()
+    new.wait(SETTINGS.rotate)
+    master.wait(SETTINGS.rotate)
+    assert new.keys() == master.keys()
+
+
+def test_keys_of_files_are_not_left_to_it(state_dir: StateDir, tmp_path: Path) -> None:
+    assert Master().keeper.as_plain() is None
+    file = tmp_path / "key"
+    file.write_bytes(os.urandom(80))
+    file.chmod(0o600)
+    master = Master()
+    master.keeper.use(replace(SETTINGS, ticket_keys=(file,)), state_dir)
+    assert master.keeper.as_plain() is None
+
+
+def test_what_is_no_ring_is_not_gone_on_with() -> None:
+    with pytest.raises(ValueError, match="not a ring"):
+        Master().keeper.go_on_with({"keys": "none"})

@@ -247,3 +247,14 @@ def test_no_count_of_a_worker_makes_one_that_json_does_not_have() -> None:
         book.merge([plain(count=COUNT_MAX)], FRONTENDS, WORDS)
 
     assert orjson.loads(orjson.dumps(book.top(1)))[0]["count"] == 1000 * COUNT_MAX
+
+
+def test_the_book_of_the_master_before_is_added_whole() -> None:
+    old, new = FailureBook(), FailureBook()
+    old.add(kind("one"))
+    old.add(kind("one"))
+    new.add(kind("one"))
+    new.merge_own(old.take())
+
+    [added] = new.top(5)
+    assert added["count"] == 3

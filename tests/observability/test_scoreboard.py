@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 
+import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from termproxy.observability.metrics import FRONTEND_WORDS
+from termproxy.observability.metrics import FRONTEND_WORDS, as_plain
 from termproxy.observability.scoreboard import (
     COUNTERS,
     NANOSECONDS,
@@ -166,3 +168,44 @@ class Counting(RuleBasedStateMachine):
 
 TestCounting = Counting.TestCase
 TestCounting.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+def test_the_next_master_goes_on_from_all_that_was_counted() -> None:
+    """What is counted while the old one drains, too; its as_plain() has gone through JSON."""
+    old, new = Scoreboard(), Scoreboard()
+    gone, living = taken(old, "a"), taken(old, "a", "b")
+    gone.words[Column.ACCEPTED], living.words[Column.ACCEPTED] = 3, 4
+    gone.frontend(0)[0], living.frontend(0)[0], living.frontend(1)[1] = 1, 2, 5
+    living.keys[0:2] = memoryview(array("q", [7, 9]))
+    old.return_row(gone)
+    new.hear_before(orjson.loads(orjson.dumps(old.as_plain())))
+    row = taken(new, "b")
+    row.words[Column.ACCEPTED], row.frontend(0)[1] = 10, 20
+
+    assert new.totals()[Column.ACCEPTED] == 17
+    assert new.frontend_totals(["a"])["a"][0] == 3
+    assert new.frontend_totals(["b"])["b"][1] == 25
+    assert new.tickets([7, 8]) == {7: 9, 8: 0}
+
+    living.words[Column.ACCEPTED] += 100
+    new.hear_before(old.as_plain())
+    assert new.totals()[Column.ACCEPTED] == 117
+    third = Scoreboard()
+    third.hear_before(new.as_plain())
+    assert third.totals() == new.totals()
+    old.return_row(living)
+    new.return_row(row)
+
+
+def test_what_another_version_counts_does_not_matter() -> None:
+    board = Scoreboard()
+    board.hear_before(
+        {
+            "counters": {"ACCEPTED": 1, "MOONS": 2},
+            "frontends": {"a": {"handshakes": {"full": 3, "half": 4}, "moons": {"full": 5}}},
+            "tickets": {},
+        }
+    )
+
+    assert board.totals()[Column.ACCEPTED] == 1
+    assert as_plain(board.frontend_totals(["a"])["a"])["handshakes"] == {"full": 3}
