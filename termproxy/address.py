@@ -1,4 +1,5 @@
-"""Where to listen and where to connect: `127.0.0.1:8443`, `[::1]:8443`, `unix:/run/app.sock`.
+"""Where to listen and where to connect: `127.0.0.1:8443`, `[::1]:8443`, `unix:/run/app.sock`; and, to
+listen only, `systemd:web`: the sockets of that name which systemd has passed to us.
 
 Addresses are literal: nothing here asks a name server.  A backend may also be a Name, whose addresses
 are found while we run (backends/prober.py).
@@ -12,12 +13,20 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ACTIVATED_NAME_MAX = 255  # bytes (FileDescriptorName= in systemd.socket(5))
+
+# The kernel knows no address of a client on a Unix socket.  It is on this machine: so it is told of, and
+# trusted or limited, as one that connects to a loopback address.
+UNIX_CLIENT = ("127.0.0.1", 0)
+
 UNIX_PATH_MAX = 107  # bytes: sun_path of sockaddr_un holds 108 with its final NUL (unix(7))
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address (v4 or v6) or a Unix socket's path, ready for bind() and connect()."""
+    """A TCP address (v4 or v6) or a Unix socket's path, ready for bind() and connect(); or, with
+    AF_UNSPEC, the name of sockets that systemd binds.
+    """
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | str
@@ -32,13 +41,22 @@ class Address:
         return self.is_unix or ipaddress.ip_address(self.sockaddr[0]).is_loopback
 
     @property
+    def is_activated(self) -> bool:
+        return self.family is socket.AF_UNSPEC
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all workers listen on the same sockets; other addresses have one for each."""
+        return isinstance(self.sockaddr, str)
+
+    @property
     def port(self) -> int:
-        """0 for a Unix socket."""
+        """0 when it is not known here: for a Unix socket, and for systemd's."""
         return 0 if isinstance(self.sockaddr, str) else self.sockaddr[1]
 
     def __str__(self) -> str:
         if isinstance(self.sockaddr, str):
-            return f"unix:{self.sockaddr}"
+            return f"{'unix' if self.is_unix else 'systemd'}:{self.sockaddr}"
         host, port = self.sockaddr
         return f"[{host}]:{port}" if self.family is socket.AF_INET6 else f"{host}:{port}"
 
@@ -72,6 +90,16 @@ def parse_address(text: str) -> Address:
         if ":" in host:
             raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:8443")
     return _tcp(text, host, port)
+
+
+def parse_listening_address(text: str) -> Address:
+    """As parse_address(), for what is listened on: systemd's sockets, too."""
+    if not text.startswith("systemd:"):
+        return parse_address(text)
+    name = text.removeprefix("systemd:")
+    if not 0 < len(name) <= ACTIVATED_NAME_MAX or not name.isascii() or not name.isprintable():
+        raise ValueError(f"{text!r}: that is no name; write FileDescriptorName= of the socket unit")
+    return Address(socket.AF_UNSPEC, name)
 
 
 def _unix(path: str) -> Address:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from termproxy.address import UNIX_PATH_MAX, Address, Name, parse_address
+from termproxy.address import UNIX_PATH_MAX, Address, Name, parse_address, parse_listening_address
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,24 @@ def test_a_name_becomes_addresses_of_its_port() -> None:
 )
 def test_only_this_machine_reaches_a_loopback_address(text: str, *, is_loopback: bool) -> None:
     assert parse_address(text).is_loopback == is_loopback
+
+
+@pytest.mark.parametrize("name", ["web", "termproxy.socket", "a-b_c", "x" * 255])
+def test_what_systemd_passes_has_a_name(name: str) -> None:
+    address = parse_listening_address(f"systemd:{name}")
+
+    assert str(address) == f"systemd:{name}"
+    assert (address.is_activated, address.is_shared, address.is_unix) == (True, True, False)
+    assert address.port == 0
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\nb", "é"])
+def test_not_every_text_is_such_a_name(name: str) -> None:
+    with pytest.raises(ValueError, match="that is no name; write FileDescriptorName="):
+        parse_listening_address(f"systemd:{name}")
+
+
+def test_what_is_listened_on_else_is_an_address_as_any() -> None:
+    for text in ("127.0.0.1:1", "unix:/run/a"):
+        assert parse_listening_address(text) == parse_address(text)
+    assert [parse_address(text).is_shared for text in ("127.0.0.1:1", "unix:/run/a")] == [False, True]

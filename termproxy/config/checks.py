@@ -31,6 +31,9 @@ def _http_that_cannot_be(config: Config) -> Iterator[Finding]:
         here = ("frontend", index)
         if frontend.mode == "http":
             yield from _promises_of_http_2(frontend, index)
+            if frontend.redirect_from and not (frontend.redirect_port or frontend.listen[0].port):
+                what = f"nothing says which port {frontend.listen[0]} has for clients"
+                yield (*here, "redirect_port"), what, "write redirect_port = 443"
             continue
         given = {
             "route": frontend.routes,

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
-from termproxy.address import Address, Name, parse_address
+from termproxy.address import Address, Name, parse_address, parse_listening_address
 from termproxy.hostname import is_host_name
 
 
@@ -191,9 +191,9 @@ def _backend(value: Any, base: Path) -> Address | Name:
     return _address(value, base)
 
 
-def _address(value: Any, base: Path) -> Address:
+def _address(value: Any, base: Path, parse: Callable[[str], Address] = parse_address) -> Address:
     try:
-        return parse_address(_text(value, base))
+        return parse(_text(value, base))
     except BadValue:
         raise
     except ValueError as error:
@@ -202,14 +202,18 @@ def _address(value: Any, base: Path) -> Address:
 
 
 def _listen(value: Any, base: Path) -> Address:
-    address = _address(value, base)
-    if address.is_unix:
-        raise BadValue(f"cannot listen on {address}", "write an IP address and port, as in 0.0.0.0:443")
-    return address
+    return _address(value, base, parse_listening_address)
 
 
 def _optional_listen(value: Any, base: Path) -> Address | None:
-    return None if value == "" else _listen(value, base)
+    if value == "":
+        return None
+    address = _address(value, base)
+    if address.is_unix:
+        raise BadValue(
+            f"cannot listen on {address}", "write an IP address and port, as in 127.0.0.1:9090"
+        )
+    return address
 
 
 def _listens(value: Any, base: Path) -> tuple[Address, ...]:
@@ -735,7 +739,7 @@ class Route:
 class Frontend:
     name: str = setting("For logs and status.", Kind("a name", _name), example="web")
     listen: tuple[Address, ...] = setting(
-        "Where clients connect.",
+        "Where clients connect: address and port, unix:/path, or systemd:NAME for what systemd passes.",
         some(_listen, 'a list of addresses, as in ["0.0.0.0:443", "[::]:443"]'),
         example=["127.0.0.1:8443", "[::1]:8443"],
     )

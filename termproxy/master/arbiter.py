@@ -29,6 +29,7 @@ from termproxy.config.schema import Config
 from termproxy.errors import StartError
 from termproxy.master import landlock
 from termproxy.master import supervisor as decide
+from termproxy.master.activation import take_passed
 from termproxy.master.administration import Administration
 from termproxy.master.backend_keeper import BackendKeeper, seats_for
 from termproxy.master.child import Child
@@ -38,7 +39,7 @@ from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, User, build, check
 from termproxy.master.listeners import Listeners, listen_alone
 from termproxy.master.log_keeper import LogKeeper
-from termproxy.master.notify import notify
+from termproxy.master.notify import Notifier
 from termproxy.master.pidfile import Pidfile
 from termproxy.master.prover import Fork, Prover
 from termproxy.master.reloads import Reloads, renewed
@@ -99,20 +100,20 @@ class Arbiter:
         *,
         may_reload: bool = True,
     ) -> None:
-        self._may_reload = may_reload
+        self.may_reload = may_reload
         self._read_source = read_source
         self._on_serving = on_serving
-        self._selector = selectors.DefaultSelector()
-        self._listeners = Listeners()
+        self.selector = selectors.DefaultSelector()
+        self.listeners = Listeners()
         self.scoreboard = Scoreboard()
         self.failures = FailureBook(FAILURE_KINDS)
         self.stores = Stores()
         self.tickets = TicketKeeper(self.stores.tickets, lambda: int(clock.utc_now().timestamp()))
-        self.stapler = Stapler(self._selector, self._fork_helper, self._show_staples)
+        self.stapler = Stapler(self.selector, self._fork_helper, self._show_staples)
         self.backends = BackendKeeper(self._fork_helper)
         self._clients = ClientKeeper()
-        self.administration = Administration(self._fork_admin, self._selector, Verbs(self).on_request)
-        self.prover = Prover(self._selector, self._on_proof)
+        self.administration = Administration(self._fork_admin, self.selector, Verbs(self).on_request)
+        self.prover = Prover(self.selector, self._on_proof)
         self.supervisor = decide.Supervisor()
         self.generations: dict[int, Generation] = {}
         self.begun: dict[int, datetime] = {}
@@ -124,29 +125,32 @@ class Arbiter:
         self.reloads = Reloads(self, read_source)
         self.restarts = 0  # of workers that died without having been asked to
         self.started = clock.utc_now()
-        self._next_number = 1
+        self.next_number = 1
         self._exit_status: int | None = None
         self._file_watch = FileWatch()
         self._state_dir: StateDir | None = None
         self._next_sweep = 0.0
         self._inbox: SignalInbox
-        self._pidfile: Pidfile | None = None
-        self._control: ControlSocket | None = None
+        self.pidfile: Pidfile | None = None
+        self.control: ControlSocket | None = None
         self._user: User | None = None
+        self.notifier = Notifier({}, os.getpid())
 
     def run(self) -> int:
         """Serve until told to stop: the exit status.  ConfigError or StartError before it serves."""
+        self.notifier = Notifier(os.environ, os.getpid())
+        self.listeners.activate(take_passed(os.environ, os.getpid()))
         checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self.stores)
         config = checked.config
         logs.set_up(config.log.level)
         # Keys are in this memory: no core file.  Workers inherit that.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._inbox = SignalInbox()
-        self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
-        self._selector.register(self._file_watch.fd, selectors.EVENT_READ, self._file_watch.on_events)
+        self.selector.register(self._inbox.fd, selectors.EVENT_READ, self._on_signals)
+        self.selector.register(self._file_watch.fd, selectors.EVENT_READ, self._file_watch.on_events)
         try:
             if config.pidfile is not None:
-                self._pidfile = Pidfile(config.pidfile)
+                self.pidfile = Pidfile(config.pidfile)
             self._listen_to_operators(config)
             generation = build(checked, self.take_number())
             self._state_dir = None if config.state_dir is None else StateDir(config.state_dir)
@@ -160,8 +164,8 @@ class Arbiter:
 
     def _listen_to_operators(self, config: Config) -> None:
         if config.control is not None:
-            self._control = ControlSocket(config.control)
-            self.administration.add(self._control.sock)
+            self.control = ControlSocket(config.control)
+            self.administration.add(self.control.sock)
         if config.admin.listen is not None:
             names = frozenset(config.admin.names)
             self.administration.add(listen_alone(config.admin.listen), is_public=True, names=names)
@@ -170,7 +174,7 @@ class Arbiter:
         next_tick = clock.monotonic()
         while self._exit_status is None:
             try:
-                for key, _ in self._selector.select(max(0.0, next_tick - clock.monotonic())):
+                for key, _ in self.selector.select(max(0.0, next_tick - clock.monotonic())):
                     key.data(clock.monotonic())
                 now = clock.monotonic()
                 if now >= next_tick:
@@ -194,6 +198,7 @@ class Arbiter:
         self.tickets.tick()
         self.log_keeper.tick(now)
         self.scoreboard.count(Column.LOG_LINES_LOST, logs.take_lost())
+        self.notifier.tick(now, self._status_line, is_healthy=self._is_healthy())
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP
             self.stores.sweep()
@@ -265,7 +270,7 @@ class Arbiter:
             row,
             spawned.startup_fd,
             spawned.talk,
-            self._selector,
+            self.selector,
             on_ready=lambda now: self._act(self.supervisor.on_ready(pid, now)),
             on_report=lambda report: self.failures.merge(report["failures"], row.frontends, FAILURES),
             seat=seat,
@@ -276,9 +281,9 @@ class Arbiter:
 
     def _assignment(self, generation: Generation, slot: int, seat: int, row: Row) -> Assignment:
         listeners = [
-            (frontend, sock, number)
+            (frontend, sock, None if address.is_shared else number)
             for frontend, address in generation.addresses()
-            for number, sock in enumerate(self._listeners.of(address))
+            for number, sock in enumerate(self.listeners.of(address))
         ]
         board, boards_before = self.backends.boards(generation.number)
         return Assignment(
@@ -300,9 +305,9 @@ class Arbiter:
     def _leave_master(self) -> None:
         """In a worker, just forked: let go of what is the master's."""
         self._inbox.close()
-        self._selector.close()
-        if self._pidfile is not None:
-            self._pidfile.close()
+        self.selector.close()
+        if self.pidfile is not None:
+            self.pidfile.close()
         self.administration.leave()
         self._file_watch.close()
         self.stapler.close()
@@ -313,7 +318,7 @@ class Arbiter:
     # Generations.
 
     def take_number(self) -> int:
-        number, self._next_number = self._next_number, self._next_number + 1
+        number, self.next_number = self.next_number, self.next_number + 1
         return number
 
     def begin(self, generation: Generation) -> None:
@@ -347,13 +352,15 @@ class Arbiter:
     def _in_force(self, generation: Generation) -> None:
         self._order_workers(generation.number, ACCEPT)
         wanted = {address for _, address in generation.addresses()}
-        self._listeners.close(a for a in self._listeners.addresses() if a not in wanted)
+        self.listeners.close(a for a in self.listeners.addresses() if a not in wanted)
         self._added_addresses.pop(generation.number, None)
         if generation.number == 1:
             log.info("%s", _start_line(generation, len(self.supervisor.workers)))
             if missing := landlock.shortfall():
                 log.info("%s", missing)
-            notify(f"READY=1\nMAINPID={os.getpid()}")
+            for name in self.listeners.unused():
+                log.warning("systemd passes sockets named %r, and no frontend listens on them", name)
+            self.notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             self._on_serving()
         logs.set_up(generation.config.log.level)
         try:
@@ -371,7 +378,7 @@ class Arbiter:
 
     def _dropped(self, generation: Generation, reason: str) -> None:
         self.prover.give_up()
-        self._listeners.close(self._added_addresses.pop(generation.number, ()))
+        self.listeners.close(self._added_addresses.pop(generation.number, ()))
         if self.supervisor.in_force is None:
             log.error("cannot start: %s", reason)
             self._exit_status = 1
@@ -385,7 +392,7 @@ class Arbiter:
         follow: each worker, and the number of the last of these orders.
         """
         self.generations[generation.number] = generation
-        listeners = sum(len(self._listeners.of(address)) for _, address in generation.addresses())
+        listeners = sum(len(self.listeners.of(address)) for _, address in generation.addresses())
         _raise_descriptor_limit(generation.config.limits.connections, listeners)
         self._watch_files(generation)
         self.stapler.want(generation.certificates_to_staple())
@@ -477,7 +484,7 @@ class Arbiter:
             match signum:
                 case signal.SIGCHLD:
                     self._reap()
-                case signal.SIGHUP if self._may_reload:
+                case signal.SIGHUP if self.may_reload:
                     self.reloads.ask()
                 case signal.SIGUSR1:
                     self.reopen_logs()
@@ -490,21 +497,21 @@ class Arbiter:
                 case signal.SIGTERM | signal.SIGQUIT if not self.supervisor.stopping:
                     self._stop(now)
                 case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
-                    self._stop_now(now)
+                    self.stop_now(now)
                 case _:
                     log.warning("%s: %s is not built yet", signum.name, _NOT_YET[signum])
 
     def _stop(self, now: float) -> None:
         log.info("stopping: draining the workers")
         self.reloads.give_up("termproxy is stopping")
-        notify("STOPPING=1")
+        self.notifier.tell("STOPPING=1")
         # New clients are refused at once, rather than queued for a server that goes.
-        self._listeners.close(self._listeners.addresses())
+        self.listeners.close(self.listeners.addresses())
         self._act(self.supervisor.stop(now))
 
     def reload_for(self, request: Request, *, new_workers: bool) -> None:
         """An operator wants a reload, and to be told how it went."""
-        if self._may_reload:
+        if self.may_reload:
             self.reloads.ask(request, new_workers=new_workers)
         else:
             request.answer({"error": "there is no configuration file to read again"})
@@ -513,7 +520,7 @@ class Arbiter:
         """An operator wants us to stop, and to be told when we have."""
         self._told_when_stopped.append(request)
         if now:
-            self._stop_now(clock.monotonic())
+            self.stop_now(clock.monotonic())
         elif not self.supervisor.stopping:
             self._stop(clock.monotonic())
 
@@ -564,8 +571,8 @@ class Arbiter:
         """Listen at its addresses for so many workers; which addresses are new.  Living workers get the
         new sockets, too: somebody has to accept there when a slot's worker hangs, or never comes up.
         """
-        before = {each: len(self._listeners.of(each)) for each in self._listeners.addresses()}
-        added = self._listeners.bind((address for _, address in generation.addresses()), slots)
+        before = {each: len(self.listeners.of(each)) for each in self.listeners.addresses()}
+        added = self.listeners.bind((address for _, address in generation.addresses()), slots)
         for number in (self.supervisor.in_force, self.supervisor.candidate):
             if number in self.generations:
                 self._hand_out_slots(self.generations[number], before)
@@ -574,8 +581,8 @@ class Arbiter:
     def _hand_out_slots(self, generation: Generation, before: Mapping[Any, int]) -> None:
         """To its workers, those that were not there before."""
         addresses = [address for _, address in generation.addresses()]
-        sockets = [self._listeners.of(address) for address in addresses]
-        for slot in range(self._listeners.slots()):
+        sockets = [self.listeners.of(address) for address in addresses]
+        for slot in range(self.listeners.slots()):
             new = [n for n, each in enumerate(addresses) if before[each] <= slot < len(sockets[n])]
             for message, places in slot_orders(slot, new):
                 fds = [sockets[place][slot].fileno() for place in places]
@@ -585,10 +592,10 @@ class Arbiter:
         for pid in [pid for pid, child in self.children.items() if child.is_worn_out()]:
             self._act(self.supervisor.replace(pid, now))
 
-    def _stop_now(self, now: float) -> None:
+    def stop_now(self, now: float) -> None:
         log.info("stopping at once")
         self.reloads.give_up("termproxy is stopping")
-        notify("STOPPING=1")
+        self.notifier.tell("STOPPING=1")
         self._act(self.supervisor.stop_now(now))
 
     def _reap(self) -> None:
@@ -620,6 +627,19 @@ class Arbiter:
             self.begun.pop(number, None)
             self.backends.end(number)
 
+    # What systemd is told.
+
+    def _is_healthy(self) -> bool:
+        """Whether somebody accepts clients, or need not."""
+        phases = {worker.phase for worker in self.supervisor.workers.values()}
+        need_not = self.supervisor.stopping or self.supervisor.resting
+        return need_not or decide.Phase.READY in phases
+
+    def _status_line(self) -> str:
+        state = "stopping" if self.supervisor.stopping else f"generation {self.supervisor.in_force}"
+        open_ = sum(child.row.words[Column.OPEN] for child in self.children.values())
+        return f"{state}, {len(self.supervisor.workers)} workers, {open_} connections"
+
     def _clean_up(self) -> None:
         """The end: nothing of ours stays behind, whatever the reason was."""
         self.prover.stop()
@@ -630,17 +650,17 @@ class Arbiter:
         for pid in list(self.children):
             os.waitpid(pid, 0)
         answer = {"stopped": True, "pid": os.getpid()}
-        if self._control is not None:
-            self._control.remove()
-        if self._pidfile is not None:
-            self._pidfile.remove()
-        self._listeners.close(self._listeners.addresses())
+        if self.control is not None:
+            self.control.remove()
+        if self.pidfile is not None:
+            self.pidfile.remove()
+        self.listeners.close(self.listeners.addresses())
         self._inbox.close()
         self._file_watch.close()
         for request in self._told_when_stopped:
             request.answer(answer)
         self.administration.stop()
-        self._selector.close()
+        self.selector.close()
         if self._exit_status == 0:
             log.info("stopped")
 

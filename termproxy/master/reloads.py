@@ -20,7 +20,6 @@ from termproxy.errors import ConfigError, StartError
 from termproxy.master.changes import Change, Takes, changes, needs_new_workers
 from termproxy.master.control import Request
 from termproxy.master.generation import Checked, Generation, build, check
-from termproxy.master.notify import notify
 from termproxy.observability import logs
 from termproxy.worker.orders import order, settings_order
 
@@ -113,7 +112,7 @@ class Reloads:
             log.info("reloaded: %s", detail)
         else:
             log.error("not reloaded, the old configuration stays: %s", detail)
-        notify("READY=1")
+        self._arbiter.notifier.tell("READY=1")
         asked, self._asked = self._asked, []
         for request in asked:
             request.answer({"ok": ok, "detail": detail, "changes": found})
@@ -128,7 +127,7 @@ class Reloads:
     def _begin(self, *, new_workers: bool) -> None:
         arbiter = self._arbiter
         self._asked, self._ask_next = self._ask_next, []
-        notify("RELOADING=1")
+        arbiter.notifier.tell_reloading(clock.monotonic())
         try:
             source = self._read_source()
             checked = check(source, uid=os.getuid(), now=clock.utc_now(), stores=arbiter.stores)

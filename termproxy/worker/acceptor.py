@@ -4,6 +4,8 @@ Each slot has its own listening socket per address, and the kernel spreads clien
 worker wakes for one client; but a slot whose worker hangs, or has gone, still gets its share.  Every
 worker holds every slot's socket, and the next living slot adopts one that has fallen silent, until its
 own worker is back: nobody waits in a queue that nobody reads.
+
+Unix sockets and those that systemd binds are one for all slots: every worker watches them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from termproxy import clock
-from termproxy.address import is_in
+from termproxy.address import UNIX_CLIENT, is_in
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
 from termproxy.worker.frontend import Frontend
@@ -61,10 +63,10 @@ def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
 
 
 class Listener:
-    """One listening socket, and the watcher on it."""
+    """One listening socket, and the watcher on it; `slot` is None for one that all slots share."""
 
     def __init__(
-        self, acceptor: Acceptor, frontend: Frontend | Redirection, sock: socket.socket, slot: int
+        self, acceptor: Acceptor, frontend: Frontend | Redirection, sock: socket.socket, slot: int | None
     ) -> None:
         self.slot = slot
         self._acceptor = acceptor
@@ -73,8 +75,8 @@ class Listener:
         self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._watching = False
         self._kind = _kind_of(frontend)
-        name = sock.getsockname()
-        self._port: int = 0 if isinstance(name, str) else name[1]  # a Unix socket has none
+        self._is_unix = sock.family is socket.AF_UNIX
+        self._port: int = 0 if self._is_unix else sock.getsockname()[1]
 
     def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
         if wanted and not self._watching:
@@ -118,7 +120,7 @@ class Listener:
                     continue
                 self._acceptor.lacks(error)
                 return False
-            self._take(fd, peer)
+            self._take(fd, UNIX_CLIENT if self._is_unix else peer)
         return True
 
     def _take(self, fd: int, peer: Any) -> None:
@@ -182,7 +184,7 @@ class Acceptor:
         self._stopped = False
         shared.on_closed = self._on_closed
 
-    def add(self, frontend: Frontend | Redirection, sock: socket.socket, slot: int) -> None:
+    def add(self, frontend: Frontend | Redirection, sock: socket.socket, slot: int | None) -> None:
         """Accept from it, too, from the next tick on, when that is for us to do."""
         if self._stopped:
             sock.close()
@@ -260,14 +262,19 @@ class Acceptor:
             self._full = False
             self._watch(clock.monotonic())
 
+    def _equal_share(self, now: float) -> float:
+        """Of what all living workers do, when they share every socket."""
+        living = sum(now - beat / NANOSECONDS < SILENT_AFTER for beat in self._beats)
+        return 1 / max(1, living)
+
     def _watch(self, now: float) -> None:
-        if self._stopped or self._full or now < self._paused_until:
-            slots: set[int] = set()
-        else:
-            count = 1 + max(listener.slot for listener in self._listeners)
+        slots: set[int] = set()
+        accepts = not (self._stopped or self._full or now < self._paused_until)
+        if accepts:
+            count = 1 + max((each.slot for each in self._listeners if each.slot is not None), default=-1)
             beats = [beat / NANOSECONDS for beat in self._beats[:count]]
             slots = slots_to_watch(self._slot, beats, now)
             # A slot is as good as another: who accepts for two may also do the handshakes of two.
-            self.shared.handshakes.take_share(len(slots) / count)
+            self.shared.handshakes.take_share(len(slots) / count if count else self._equal_share(now))
         for listener in self._listeners:
-            listener.watch(listener.slot in slots)
+            listener.watch(accepts if listener.slot is None else listener.slot in slots)

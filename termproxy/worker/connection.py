@@ -24,7 +24,7 @@ from enum import Enum
 from typing import Any
 
 from termproxy import clock
-from termproxy.address import is_in
+from termproxy.address import UNIX_CLIENT, is_in
 from termproxy.errors import Fault, TlsError
 from termproxy.observability.failure_book import Kind
 from termproxy.observability.metrics import FAILED, MISSES, count_agreed, count_full, count_resumed
@@ -536,7 +536,7 @@ class ClientConnection:
             return self._destination
         sock = socket.socket(fileno=self._fd)
         try:
-            address: SocketName = sock.getsockname()
+            address: SocketName = UNIX_CLIENT if sock.family is socket.AF_UNIX else sock.getsockname()
         finally:
             sock.detach()
         return address

@@ -65,6 +65,8 @@ def explain(
 
 def _reaches(client: IPAddress, address: Address) -> bool:
     """Whether the kernel could bring a client from there to a listener's address."""
+    if address.is_shared:
+        return True
     here = ip_address(address.sockaddr[0])
     if client.version != here.version:
         return False

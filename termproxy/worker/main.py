@@ -73,7 +73,8 @@ class Assignment:
     slot: int
     row: Row
     slot_beats: memoryview
-    listeners: Sequence[tuple[Frontend | Redirection, socket.socket, int]]  # with the slot of each
+    listeners: Sequence[tuple[Frontend | Redirection, socket.socket, int | None]]
+    """Each with its slot; None when all slots share it."""
     assemblies: Sequence[Assembly]  # of the frontends, in the configuration's order
     stores: Stores
     timeouts: Timeouts

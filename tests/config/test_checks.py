@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from termproxy.address import parse_address
+from termproxy.address import parse_address, parse_listening_address
 from termproxy.config.checks import problems
 from termproxy.config.schema import (
     Admin,
@@ -248,3 +248,22 @@ def test_a_cluster_with_checks_in_order_has_no_findings() -> None:
     health = Health(kind="http", path="/healthz", host="app", expect=("200",), interval=1)
 
     assert cluster_problems(health=health, passive=Passive(failures=0)) == []
+
+
+def test_a_redirect_from_clients_that_come_by_an_unknown_port_names_one() -> None:
+    given = frontend("web")
+    given = replace(
+        given,
+        mode="http",
+        listen=(parse_listening_address("systemd:web"),),
+        redirect_from=(parse_address("127.0.0.1:8080"),),
+    )
+
+    assert list(problems(config(given))) == [
+        (
+            ("frontend", 0, "redirect_port"),
+            "nothing says which port systemd:web has for clients",
+            "write redirect_port = 443",
+        )
+    ]
+    assert list(problems(config(replace(given, redirect_port=443)))) == []

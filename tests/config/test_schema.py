@@ -350,11 +350,16 @@ def test_the_access_log_goes_nowhere_else(value: Any) -> None:
     refusal(kind(Log, "access"), value)
 
 
-def test_a_frontend_listens_on_ip_addresses_only() -> None:
-    assert kind(Frontend, "listen").read(["[::]:443"], BASE) == (parse_address("[::]:443"),)
-    assert refusal(kind(Frontend, "listen"), ["unix:/run/a"]) == (
-        "cannot listen on unix:/run/a; write an IP address and port, as in 0.0.0.0:443"
+def test_a_frontend_listens_on_ip_addresses_unix_sockets_and_what_systemd_passes() -> None:
+    written = ["[::]:443", "unix:/run/a", "systemd:web"]
+    assert [str(each) for each in kind(Frontend, "listen").read(written, BASE)] == written
+    assert refusal(kind(Frontend, "listen"), ["systemd:"]) == (
+        "'systemd:': that is no name; write FileDescriptorName= of the socket unit"
     )
+
+
+def test_nobody_connects_to_what_systemd_passes() -> None:
+    assert "is not a port" in refusal(kind(Cluster, "servers"), ["systemd:web"])
 
 
 def test_an_address_s_problem_has_its_cure() -> None:

@@ -253,7 +253,7 @@ def arbiter() -> Iterator[Arbiter]:
     """One that does not run."""
     made = Arbiter(lambda: None)  # type: ignore[arg-type,return-value]
     yield made
-    made._selector.close()
+    made.selector.close()
     made._file_watch.close()
 
 
@@ -284,16 +284,16 @@ def test_a_dropped_generation_s_slots_are_accepted_from_by_the_workers_there_are
     monkeypatch.setattr("termproxy.master.arbiter.spawn", no_memory)
     address = Address(socket.AF_INET, ("127.0.0.1", free_port()))
     arbiter = Arbiter(lambda: None)  # type: ignore[arg-type,return-value]
-    arbiter._listeners.bind([address], 1)
+    arbiter.listeners.bind([address], 1)
     arbiter.supervisor.in_force = 1
     arbiter.generations[1] = generation(1, site, address, workers=1)
     arbiter.supervisor.workers[7] = WorkerProcess(7, 0, 1, spawned_at=0.0, drain=1.0)
     worker = Obedient()
     arbiter.children[7] = worker  # type: ignore[assignment]
     arbiter.begin(generation(2, site, address, workers=3))
-    listening = [os.fstat(sock.fileno()).st_ino for sock in arbiter._listeners.of(address)]
-    arbiter._listeners.close([address])
-    arbiter._selector.close()
+    listening = [os.fstat(sock.fileno()).st_ino for sock in arbiter.listeners.of(address)]
+    arbiter.listeners.close([address])
+    arbiter.selector.close()
     arbiter._file_watch.close()
 
     assert arbiter.supervisor.candidate is None

@@ -58,7 +58,7 @@ def test_the_socket_of_a_killed_master_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_socket_of_a_living_master_is_left_alone(control: ControlSocket, tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="a running termproxy answers there"):
+    with pytest.raises(StartError, match="a running process answers there"):
         ControlSocket(tmp_path / "control.sock")
 
     connect(tmp_path / "control.sock")

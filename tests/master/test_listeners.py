@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from termproxy.address import Address, parse_address
+from termproxy.address import Address, parse_address, parse_listening_address
 from termproxy.errors import StartError
+from termproxy.master.handover import PassedListener
 from termproxy.master.listeners import Listeners
 
 
@@ -195,3 +198,90 @@ except StartError as error:
 
     assert "Too many open files" in done.stdout
     assert done.returncode == 0
+
+
+def unix(path: Path) -> Address:
+    return parse_address(f"unix:{path}")
+
+
+def test_a_unix_socket_is_one_for_all_slots(listeners: Listeners, tmp_path: Path) -> None:
+    address, other = unix(tmp_path / "s"), free()
+    assert listeners.bind([address, other], 3) == [address, other]
+    [sock] = listeners.of(address)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+    with connect(address):
+        sock.accept()[0].close()
+    assert listeners.slots() == 3
+    assert (len(listeners.of(address)), len(listeners.of(other))) == (1, 3)
+    listeners.close([address])
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_unix_socket_s_path_that_is_another_s_is_refused(listeners: Listeners, tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(StartError, match=r"cannot listen on unix:.*: something that is not a socket"):
+        listeners.bind([unix(tmp_path / "s")], 1)
+    assert (tmp_path / "s").read_text() == "precious"
+
+
+def test_what_systemd_passes_is_found_by_its_name(listeners: Listeners) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        listeners.activate({"web": [one.fileno(), two.fileno()], "spare": [9]})
+        web = parse_listening_address("systemd:web")
+        listeners.bind([web], 4)
+        assert [sock.getsockname() for sock in listeners.of(web)] == [
+            one.getsockname(),
+            two.getsockname(),
+        ]
+        assert listeners.of(web)[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert listeners.slots() == 0
+        assert listeners.unused() == ["spare"]
+        listeners.close([web])
+        with connect(Address(socket.AF_INET, one.getsockname())):
+            pass  # it is still systemd's
+
+
+def test_a_name_that_is_not_passed_is_refused_with_those_that_are(listeners: Listeners) -> None:
+    web = parse_listening_address("systemd:web")
+    with pytest.raises(StartError, match="systemd:web: systemd passes no sockets; start us by a socket"):
+        listeners.bind([web], 1)
+    listeners.activate({"wbe": [9], "api": [8]})
+    with pytest.raises(StartError, match="no socket of that name; it passes api, wbe"):
+        listeners.bind([web], 1)
+
+
+def test_another_master_goes_on_with_the_same_sockets(listeners: Listeners, tmp_path: Path) -> None:
+    tcp, path = free(), unix(tmp_path / "s")
+    listeners.bind([tcp, path], 2)
+    passed = [
+        PassedListener(each.address, [os.dup(fd) for fd in each.fds], each.inode)
+        for each in listeners.passed()
+    ]
+    new = Listeners()
+    new.go_on_with(passed, {"spare": [9]})
+    assert new.addresses() == [tcp, path]
+    assert new.slots() == 2
+    assert new.bind([tcp, path], 2) == []
+    assert new.activated() == {"spare": [9]}
+
+    new.own_paths(passed)
+    listeners.leave_paths()
+    listeners.close([tcp, path])
+    with connect(path), connect(tcp):
+        pass
+    new.close([path, tcp])
+    assert not (tmp_path / "s").exists()
+
+
+def test_one_that_is_not_in_force_yet_leaves_the_paths_alone(
+    listeners: Listeners, tmp_path: Path
+) -> None:
+    path = unix(tmp_path / "s")
+    listeners.bind([path], 1)
+    new = Listeners()
+    [passed] = listeners.passed()
+    new.go_on_with([PassedListener(passed.address, [os.dup(passed.fds[0])], passed.inode)], {})
+    new.close([path])
+
+    with connect(path):
+        pass

@@ -203,7 +203,7 @@ class TestControlSocket:
             (tmp_path / "second").mkdir()
             control = str(tmp_path / "control")
             second = Server(tmp_path / "second", settings(site, [NOWHERE], control=control))
-            assert "a running termproxy answers there" in start(second)
+            assert "a running process answers there" in start(second)
             assert first.status()["pid"] == first.pid
 
     def test_is_its_owners_alone(self, serve: Serve) -> None:

@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from termproxy import clock
+from termproxy.address import UNIX_CLIENT
 from termproxy.config.schema import Limits
 from termproxy.observability.scoreboard import NANOSECONDS, SLOTS, Column
 from termproxy.worker.acceptor import BATCH, PAUSE, SILENT_AFTER, Acceptor, slots_to_watch
@@ -103,7 +105,7 @@ class Door:
         for _ in range(count):
             self.clients.append(socket.create_connection(self.socks[slot].getsockname()))
 
-    def watched(self) -> set[int]:
+    def watched(self) -> set[int | None]:
         return {listener.slot for listener in self.acceptor._listeners if listener._watching}
 
     @property
@@ -291,3 +293,30 @@ def test_a_pause_that_ends_after_the_stop_changes_nothing(door: Door) -> None:
     door.acceptor._on_pause_over()
 
     assert door.watched() == set()
+
+
+def test_what_all_slots_share_is_watched_as_long_as_there_is_room(
+    bench: Bench, doors: list[Door], tmp_path: Path
+) -> None:
+    """By every worker, whatever the others do; clients of a Unix socket are of this machine."""
+    door = Door(bench, connections_max=1)
+    doors.append(door)
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as client:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        sock.setblocking(False)
+        door.acceptor.add(bench.frontend(), sock.dup(), None)
+        now = clock.monotonic()
+        door.beats[1] = int(now * NANOSECONDS)
+        door.acceptor.tick(now)
+        assert door.watched() == {0, None}
+
+        client.connect(str(tmp_path / "s"))
+        until(lambda: door.open == 1, "the client")
+        [connection] = bench.shared.connections
+        assert connection._peer == UNIX_CLIENT  # type: ignore[attr-defined]
+        assert connection.own_port == 0
+        door.acceptor.has_room()
+        assert door.watched() == set()
+        connection.close()
+        assert door.watched() == {0, None}
