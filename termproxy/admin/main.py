@@ -5,7 +5,8 @@ never waits for this process; whoever is slow, or asks for nonsense, is slow in 
 greenlet, one request, and a deadline for each thing it has to do.
 
 It ends when the master lets go of the pair: when it wants us to, and when it has died.  So signals that
-go to every process, as a terminal's do, are left to the master, which still has answers to give.
+go to every process, as a terminal's do, are left to the master, which still has answers to give.  When
+another master takes over we finish: who has come is answered, the next are another process's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from socket import SHUT_WR
+from socket import SHUT_RDWR, SHUT_WR
 from typing import Any
 
 import gevent
@@ -80,7 +81,16 @@ def run(doors: Sequence[Door], talk_fd: int, render: Render) -> None:
     desks = [Desk(door, master, render) for door in doors]
     accepting = [gevent.spawn(desk.run) for desk in desks]
     beating = gevent.spawn(master.beat)
-    master.hear()
+
+    def finish() -> None:
+        gevent.killall(accepting)
+        for desk in desks:
+            desk.take_the_rest()
+            desk.close()
+        gevent.joinall([client for desk in desks for client in desk.clients])
+        master.hang_up()
+
+    master.hear(on_finish=lambda: gevent.spawn(finish))
     # Who is still asking will not be answered.
     gevent.killall([*accepting, beating, *(client for desk in desks for client in desk.asking)])
     for desk in desks:
@@ -117,12 +127,15 @@ class Master:
                 self._unsent.put(messages.message({}))
             gevent.sleep(BEAT)
 
-    def hear(self) -> None:
-        """Hand out answers until the master lets go."""
+    def hear(self, on_finish: Callable[[], object]) -> None:
+        """Hand out answers until the master lets go; hear that we are to finish."""
         reader = MessageReader(ANSWER_MAX)
         try:
             while data := self._sock.recv(READ):
                 for told in reader.feed(data):
+                    if "finish" in told:
+                        on_finish()
+                        continue
                     answer = self._waiting.pop(told["id"], None)
                     if answer is not None:  # else whoever asked has gone
                         answer.set(told["answer"])
@@ -130,6 +143,13 @@ class Master:
             pass  # it was killed
         for answer in self._waiting.values():
             answer.set_exception(GoneError())
+
+    def hang_up(self) -> None:
+        """Have hear() end: there is nothing left to do."""
+        try:
+            self._sock.shutdown(SHUT_RDWR)
+        except OSError:
+            pass  # it has gone
 
     def _write(self) -> None:
         """One after the other: a client whose patience ends must not leave half a message behind."""
@@ -165,12 +185,27 @@ class Desk:
             except OSError:  # no descriptor is left, or the client has gone already
                 gevent.sleep(NO_DESCRIPTOR_PAUSE)
                 continue
-            if len(self.clients) >= CLIENTS_MAX:
-                _turn_away(sock)
-                continue
-            client = gevent.spawn(self._serve, sock)
-            self.clients.add(client)
-            client.link(self.clients.discard)
+            self._take(sock)
+
+    def take_the_rest(self) -> None:
+        """Those who wait at a door that others cannot come to any more; a public one stays open."""
+        if self._door.is_public:
+            return
+        self._sock.settimeout(0)
+        try:
+            while True:
+                sock, _ = self._sock.accept()
+                self._take(sock)
+        except OSError:
+            pass  # nobody waits
+
+    def _take(self, sock: Any) -> None:
+        if len(self.clients) >= CLIENTS_MAX:
+            _turn_away(sock)
+            return
+        client = gevent.spawn(self._serve, sock)
+        self.clients.add(client)
+        client.link(self.clients.discard)
 
     def close(self) -> None:
         self._sock.close()

@@ -29,6 +29,7 @@ VERBS = {
     "stop": "control",
     "tickets": "tickets",
     "top": "top",
+    "upgrade": "control",
 }
 
 

@@ -20,6 +20,7 @@ from termproxy.http.head import response_reader
 
 DEFAULT_CONFIG = Path("/etc/termproxy/termproxy.toml")
 ANSWER_MAX = 1 << 24  # bytes
+UPGRADE_TIMEOUT = 120.0  # seconds: more than a new master has to come up, or to go
 ANSWER_TIMEOUT = 10.0  # seconds; a stop takes as long as the drain, and has none
 
 PATH = click.Path(path_type=Path)
@@ -64,6 +65,25 @@ def reload(control: Path | None, file: Path | None, as_json: bool, new_workers: 
         raise ControlError(f"not reloaded, the old configuration stays: {answer['detail']}")
     if not as_json:
         click.echo(f"reloaded: {answer['detail']}")
+
+
+@click.command()
+@CONTROL
+@CONFIG
+@JSON
+def upgrade(control: Path | None, file: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Have the termproxy that is installed now take over from the running one, and wait until it serves.
+
+    What is open stays open; when the new one does not come up, the old one goes on.
+    """
+    answer = ask(control_path(control, file), {"verb": "upgrade"}, timeout=UPGRADE_TIMEOUT)
+    if as_json:
+        click.echo(orjson.dumps(answer))
+    else:
+        old, new = (
+            f"termproxy {answer[of]['version']} (process {answer[of]['pid']})" for of in ("old", "new")
+        )
+        click.echo(f"upgraded from {old} to {new}")
 
 
 @click.command()
@@ -115,6 +135,13 @@ def show_status(answer: dict[str, Any], console: Console) -> None:
     for generation in answer["generations"]:
         if generation["why"]:
             say(f"generation {generation['number']} is {generation['state']}: {generation['why']}")
+    if answer["last_upgrade"]:
+        upgrade = answer["last_upgrade"]
+        outcome = "done" if upgrade["ok"] else "refused"
+        say(f"last upgrade {upgrade['at']}: {outcome}; {upgrade['detail']}")
+    if answer["before"]:
+        pid, version, left = (answer["before"][what] for what in ("pid", "version", "connections"))
+        say(f"the master before, process {pid}, termproxy {version}: drains {left} connections")
     table = Table(*WORKER_COLUMNS.values())
     for worker in answer["workers"]:
         table.add_row(*(str(worker[column]) for column in WORKER_COLUMNS))

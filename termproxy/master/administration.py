@@ -61,6 +61,7 @@ class Administration:
         self._start_at = 0.0
         self._young_deaths = 0
         self._ticked = 0.0
+        self._is_finishing = False
 
     def add(
         self, sock: socket.socket, *, is_public: bool = False, names: frozenset[str] = frozenset()
@@ -87,9 +88,33 @@ class Administration:
             return False
         self.pid = None
         self._hang_up()
-        self._start_again(now)
-        log.warning("the admin process %s", reason)
+        if self._is_finishing:
+            self._start_at = now
+        else:
+            self._start_again(now)
+        log.log(logging.DEBUG if self._is_finishing else logging.WARNING, "the admin process %s", reason)
         return True
+
+    def finish(self) -> None:
+        """Another master serves from now on: have those who have come already answered."""
+        self._finish()
+        self._close_listeners()
+        self._listeners.clear()
+
+    def replace(self, before: socket.socket, after: socket.socket) -> None:
+        """Have another socket served in this one's place, where nobody can come any more."""
+        self._finish()
+        self._listeners = [
+            each._replace(sock=after) if each.sock is before else each for each in self._listeners
+        ]
+        before.close()
+
+    def _finish(self) -> None:
+        if self.pid is None and self._listeners:
+            self._start(clock.monotonic())  # somebody may be waiting
+        if self._talk is not None:
+            self._is_finishing = True
+            self._talk.finish()
 
     def leave(self) -> None:
         """In a process just forked: this is the master's."""
@@ -136,6 +161,7 @@ class Administration:
                 os.close(fd)
         os.close(helper.fd)  # it speaks on the pair
         self.pid = helper.pid
+        self._is_finishing = False
         self._talk = Talk(ours, self._selector, self._on_request, now)
 
     def _start_again(self, now: float) -> None:
@@ -181,6 +207,13 @@ class Talk:
             self._selector.unregister(self.sock)
         self._is_over = True
         self.sock.close()
+
+    def finish(self) -> None:
+        """Have it answer those who have come, and go."""
+        if not self._is_over:
+            self._unsent += message({"finish": True})
+            self._send()
+        self._listen()
 
     def say_the_rest(self, seconds: float) -> None:
         """At the end, when nobody else is held up by it: wait for it to listen, but not for ever."""

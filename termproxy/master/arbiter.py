@@ -26,7 +26,7 @@ import psutil
 from termproxy import __version__, clock
 from termproxy.config.load import Source
 from termproxy.config.schema import Config
-from termproxy.errors import StartError
+from termproxy.errors import StartError, TermproxyError
 from termproxy.master import landlock
 from termproxy.master import supervisor as decide
 from termproxy.master.activation import take_passed
@@ -37,8 +37,10 @@ from termproxy.master.client_keeper import ClientKeeper
 from termproxy.master.control import ControlSocket, Request
 from termproxy.master.file_watch import FileWatch
 from termproxy.master.generation import Generation, User, build, check
+from termproxy.master.handover import PassedListener
 from termproxy.master.listeners import Listeners, listen_alone
 from termproxy.master.log_keeper import LogKeeper
+from termproxy.master.measuring import Measuring
 from termproxy.master.notify import Notifier
 from termproxy.master.pidfile import Pidfile
 from termproxy.master.prover import Fork, Prover
@@ -47,6 +49,7 @@ from termproxy.master.signals import SignalInbox, is_in_foreground
 from termproxy.master.spawn import Helper, spawn, spawn_helper
 from termproxy.master.stapler import Changes, Stapler
 from termproxy.master.state_dir import StateDir
+from termproxy.master.succession import Succession
 from termproxy.master.ticket_keeper import TicketKeeper
 from termproxy.master.verbs import Verbs
 from termproxy.observability import logs
@@ -84,8 +87,6 @@ SWEEP = 60.0  # seconds: expired sessions stay in memory no longer than this
 
 FAILURE_KINDS = 1000  # kept, of handshakes that failed
 
-_NOT_YET = {signal.SIGUSR2: "upgrading"}
-
 
 class Arbiter:
     """Runs one server.  `read_source` gives the configuration, anew for each reload; `on_serving` is
@@ -112,6 +113,7 @@ class Arbiter:
         self.stapler = Stapler(self.selector, self._fork_helper, self._show_staples)
         self.backends = BackendKeeper(self._fork_helper)
         self._clients = ClientKeeper()
+        self.measuring = Measuring(self)
         self.administration = Administration(self._fork_admin, self.selector, Verbs(self).on_request)
         self.prover = Prover(self.selector, self._on_proof)
         self.supervisor = decide.Supervisor()
@@ -133,13 +135,25 @@ class Arbiter:
         self._inbox: SignalInbox
         self.pidfile: Pidfile | None = None
         self.control: ControlSocket | None = None
+        self.admin_listener: PassedListener | None = None
         self._user: User | None = None
         self.notifier = Notifier({}, os.getpid())
+        self._serves = False
+        self.succession = Succession(self)
 
     def run(self) -> int:
         """Serve until told to stop: the exit status.  ConfigError or StartError before it serves."""
-        self.notifier = Notifier(os.environ, os.getpid())
-        self.listeners.activate(take_passed(os.environ, os.getpid()))
+        succeeds = self.succession.begin(os.environ)
+        self.notifier = Notifier(os.environ, os.getpid(), is_held=succeeds)
+        if not succeeds:
+            self.listeners.activate(take_passed(os.environ, os.getpid()))
+        try:
+            return self._run()
+        except TermproxyError as error:
+            self.succession.say_failed(str(error))
+            raise
+
+    def _run(self) -> int:
         checked = check(self._read_source(), uid=os.getuid(), now=clock.utc_now(), stores=self.stores)
         config = checked.config
         logs.set_up(config.log.level)
@@ -150,11 +164,13 @@ class Arbiter:
         self.selector.register(self._file_watch.fd, selectors.EVENT_READ, self._file_watch.on_events)
         try:
             if config.pidfile is not None:
-                self.pidfile = Pidfile(config.pidfile)
+                beside = self.succession.has(config.pidfile)
+                self.pidfile = Pidfile(config.pidfile, beside=beside)
             self._listen_to_operators(config)
             generation = build(checked, self.take_number())
             self._state_dir = None if config.state_dir is None else StateDir(config.state_dir)
-            self.tickets.use(config.resumption, self._state_dir)
+            if not self.tickets.numbers():  # those of the master before us stay until we are in force
+                self.tickets.use(config.resumption, self._state_dir)
             self.stapler.keep_in(self._state_dir, list(generation.certificates_to_staple()))
             self._user = generation.user
             self.begin(generation)
@@ -164,11 +180,13 @@ class Arbiter:
 
     def _listen_to_operators(self, config: Config) -> None:
         if config.control is not None:
-            self.control = ControlSocket(config.control)
+            self.control = ControlSocket(config.control, beside=self.succession.has(config.control))
             self.administration.add(self.control.sock)
         if config.admin.listen is not None:
-            names = frozenset(config.admin.names)
-            self.administration.add(listen_alone(config.admin.listen), is_public=True, names=names)
+            address = config.admin.listen
+            sock = self.succession.admin_socket(address) or listen_alone(address)
+            self.admin_listener = PassedListener(str(address), [sock.fileno()])
+            self.administration.add(sock, is_public=True, names=frozenset(config.admin.names))
 
     def _loop(self) -> int:
         next_tick = clock.monotonic()
@@ -190,12 +208,15 @@ class Arbiter:
         beats = {pid: child.row.beat for pid, child in self.children.items()}
         self._act(self.supervisor.on_tick(now, beats))
         self._replace_the_worn_out(now)
-        self.administration.tick(now)
+        if not self.succession.is_waiting:  # till then, operators are the old master's
+            self.administration.tick(now)
         if self._file_watch.is_due(now) or self._has_one_changed_validity():
             self._renew_certificates()
         self.prover.tick(now)
         self.reloads.tick()
-        self.tickets.tick()
+        if not self.supervisor.stopping:
+            self.tickets.tick()
+        self.succession.upgrade.tick(now)
         self.log_keeper.tick(now)
         self.scoreboard.count(Column.LOG_LINES_LOST, logs.take_lost())
         self.notifier.tick(now, self._status_line, is_healthy=self._is_healthy())
@@ -213,7 +234,9 @@ class Arbiter:
             match action:
                 case decide.Spawn():
                     self._spawn(action)
-                case decide.AskToDrain(pid) if not self.supervisor.stopping:
+                case decide.AskToDrain(pid) if (
+                    not self.supervisor.stopping or self.succession.upgrade.is_done
+                ):
                     self.children[pid].order(MAKE_WAY)
                 case decide.AskToDrain() | decide.EndNow() | decide.Abort() | decide.Kill():
                     if type(action) in _LAST_RESORTS:
@@ -312,6 +335,7 @@ class Arbiter:
         self._file_watch.close()
         self.stapler.close()
         self.prover.close()
+        self.succession.leave()
         for child in self.children.values():
             child.leave()
 
@@ -350,11 +374,15 @@ class Arbiter:
         self._act(self.supervisor.begin(number, workers, config.timeouts.drain))
 
     def _in_force(self, generation: Generation) -> None:
+        is_first, self._serves = not self._serves, True
+        if is_first and not self.succession.take_place():
+            self._stop(clock.monotonic())
+            return
         self._order_workers(generation.number, ACCEPT)
         wanted = {address for _, address in generation.addresses()}
         self.listeners.close(a for a in self.listeners.addresses() if a not in wanted)
         self._added_addresses.pop(generation.number, None)
-        if generation.number == 1:
+        if is_first:
             log.info("%s", _start_line(generation, len(self.supervisor.workers)))
             if missing := landlock.shortfall():
                 log.info("%s", missing)
@@ -373,7 +401,7 @@ class Arbiter:
         self.backends.put_in_force(generation.number, clock.monotonic())
         # Files may have changed since this generation read them: only one in force is renewed.
         self._file_watch.look_now(clock.monotonic())
-        if generation.number > 1:
+        if not is_first:
             self.reloads.ended(ok=True, detail=f"generation {generation.number} serves")
 
     def _dropped(self, generation: Generation, reason: str) -> None:
@@ -381,6 +409,7 @@ class Arbiter:
         self.listeners.close(self._added_addresses.pop(generation.number, ()))
         if self.supervisor.in_force is None:
             log.error("cannot start: %s", reason)
+            self.succession.say_failed(reason)
             self._exit_status = 1
             return
         self.reloads.ended(ok=False, detail=f"a new worker failed: {reason}")
@@ -481,31 +510,39 @@ class Arbiter:
 
     def _on_signals(self, now: float) -> None:
         for signum in self._inbox.read():
-            match signum:
-                case signal.SIGCHLD:
-                    self._reap()
-                case signal.SIGHUP if self.may_reload:
-                    self.reloads.ask()
-                case signal.SIGUSR1:
-                    self.reopen_logs()
-                case signal.SIGTTIN:
-                    self._one_more(now)
-                case signal.SIGTTOU:
-                    self._one_fewer(now)
-                case signal.SIGWINCH:
-                    self._rest(now)
-                case signal.SIGTERM | signal.SIGQUIT if not self.supervisor.stopping:
-                    self._stop(now)
-                case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
-                    self.stop_now(now)
-                case _:
-                    log.warning("%s: %s is not built yet", signum.name, _NOT_YET[signum])
+            self._on_signal(signum, now)
+
+    def _on_signal(self, signum: signal.Signals, now: float) -> None:
+        match signum:
+            case signal.SIGCHLD:
+                self._reap()
+            case signal.SIGHUP if self.may_reload:
+                self.reloads.ask()
+            case signal.SIGUSR1:
+                self.reopen_logs()
+            case signal.SIGTTIN:
+                self._one_more(now)
+            case signal.SIGTTOU:
+                self._one_fewer(now)
+            case signal.SIGWINCH:
+                self._rest(now)
+            case signal.SIGUSR2:
+                self.succession.upgrade.begin()
+            case signal.SIGTERM | signal.SIGQUIT if not self.supervisor.stopping:
+                self._stop(now)
+            case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT | signal.SIGHUP:
+                self.stop_now(now)
 
     def _stop(self, now: float) -> None:
         log.info("stopping: draining the workers")
         self.reloads.give_up("termproxy is stopping")
+        self.succession.stop(now=False)
         self.notifier.tell("STOPPING=1")
         # New clients are refused at once, rather than queued for a server that goes.
+        self.retire(now)
+
+    def retire(self, now: float) -> None:
+        """Serve no new clients, and go when those that are here have been served."""
         self.listeners.close(self.listeners.addresses())
         self._act(self.supervisor.stop(now))
 
@@ -526,6 +563,7 @@ class Arbiter:
 
     def reopen_logs(self, request: Request | None = None) -> None:
         """Have workers write to the files that now have the logs' names; `request` hears when all do."""
+        self.succession.reopen_logs()
         workers = self.supervisor.workers.values()
         self.log_keeper.reopen(self.generations, workers, request, clock.monotonic())
 
@@ -533,6 +571,9 @@ class Arbiter:
         """Or, at rest, the workers of before."""
         supervisor = self.supervisor
         if supervisor.in_force is None or supervisor.stopping:
+            return
+        if self.succession.upgrade.is_under_way:
+            log.error("TTIN: no worker more: an upgrade is under way")  # and has got the sockets already
             return
         if not supervisor.resting:
             most = self.backends.workers_max(supervisor.in_force)
@@ -595,11 +636,14 @@ class Arbiter:
     def stop_now(self, now: float) -> None:
         log.info("stopping at once")
         self.reloads.give_up("termproxy is stopping")
+        self.succession.stop(now=True)
         self.notifier.tell("STOPPING=1")
         self._act(self.supervisor.stop_now(now))
 
     def _reap(self) -> None:
         for pid, status in _exited():
+            if self.succession.upgrade.on_exit(pid, _how(status, "")):
+                continue
             child = self.children.pop(pid, None)
             if self.prover.on_exit(pid) or self.stapler.on_exit(pid) or child is None:
                 how, now = _how(status, ""), clock.monotonic()
@@ -649,6 +693,7 @@ class Arbiter:
             _send(pid, signal.SIGKILL)
         for pid in list(self.children):
             os.waitpid(pid, 0)
+        self.succession.close()
         answer = {"stopped": True, "pid": os.getpid()}
         if self.control is not None:
             self.control.remove()

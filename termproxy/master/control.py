@@ -48,8 +48,7 @@ class ControlSocket:
         return unix_socket.is_at(self.path, self._inode)
 
     def renew(self) -> None:
-        """Be there again, after another has taken our place and died."""
-        self.sock.close()
+        """Be there again, after another took our place and died; the socket of before stays open."""
         self._listen()
 
     def remove(self) -> None:

@@ -43,6 +43,7 @@ class Handover:
     pidfile: str | None = None
     control: str | None = None
     listeners: list[PassedListener] = field(default_factory=list)
+    admin: PassedListener | None = None  # of those who watch
     activated: dict[str, list[int]] = field(default_factory=dict)  # descriptors that systemd passed
     caches: list[PassedCache] = field(default_factory=list)
     ring: dict[str, Any] | None = field(default=None, repr=False)  # of ticket keys: secret
@@ -53,6 +54,8 @@ class Handover:
         yield self.talk
         for listener in self.listeners:
             yield from listener.fds
+        if self.admin is not None:
+            yield from self.admin.fds
         for fds in self.activated.values():
             yield from fds
         for cache in self.caches:
@@ -77,6 +80,8 @@ def decode(encoded: bytes) -> Handover:
         known["listeners"] = [
             PassedListener(**_known(PassedListener, each)) for each in known["listeners"]
         ]
+        if known.get("admin") is not None:
+            known["admin"] = PassedListener(**_known(PassedListener, known["admin"]))
         known["caches"] = [PassedCache(**_known(PassedCache, each)) for each in known["caches"]]
         handover = Handover(**known)
         descriptors = list(handover.descriptors())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class Measuring:
     def __init__(self, arbiter: Arbiter) -> None:
         self._arbiter = arbiter
         self._processes = ProcessStats()
+        self._before: dict[int, Place] = {}  # processes of the master before us
 
     def document(self) -> dict[str, Any]:
         """For observability/prometheus.py."""
@@ -60,13 +61,37 @@ class Measuring:
             worker.phase is Phase.READY and worker.generation == supervisor.in_force
             for worker in supervisor.workers.values()
         )
-        if supervisor.stopping:
-            why: str | None = "it is stopping"
+        if self._arbiter.succession.upgrade.is_done:
+            why: str | None = None  # by another master; whoever asks us has asked just before
+        elif supervisor.stopping:
+            why = "it is stopping"
         elif supervisor.in_force is None:
             why = "no generation is in force yet"
         else:
             why = None if ready else "no worker is ready"
         return {"ready": why is None, "why": why, "workers": ready}
+
+    # From one master to the next.
+
+    def as_plain(self, *, with_past: bool) -> dict[str, Any]:
+        """Our processes, by pid, and what the CPU has done for those that are no more."""
+        places = self._places()
+        told: dict[str, Any] = {"processes": {str(pid): list(place) for pid, place in places.items()}}
+        if with_past:
+            self._processes.look(places)
+            told["cpu"] = [[*place, seconds] for place, seconds in self._processes.past.items()]
+        return told
+
+    def hear_before(
+        self,
+        processes: Mapping[str, tuple[str, str]],
+        cpu: Sequence[tuple[str, str, float]] | None = None,
+    ) -> None:
+        """What the master before us tells: its processes are measured with ours while they live."""
+        self._before = {int(pid): (what, slot) for pid, (what, slot) in processes.items()}
+        if cpu is not None:
+            self._processes.past |= {(what, slot): seconds for what, slot, seconds in cpu}
+            self._processes.look(self._places())  # they may have gone when somebody asks
 
     def _in_force(self) -> Generation | None:
         return self._arbiter.generations.get(self._arbiter.supervisor.in_force or 0)
@@ -167,7 +192,7 @@ class Measuring:
         yield "fds_max", [], resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def _places(self) -> dict[int, Place]:
-        places: dict[int, Place] = {
+        places = self._before | {
             pid: ("worker", str(worker.slot)) for pid, worker in self._arbiter.supervisor.workers.items()
         }
         places |= {pid: (name, "") for name, pid in self._arbiter.helpers().items()}

@@ -13,13 +13,19 @@ from pathlib import Path
 from termproxy.errors import StartError
 from termproxy.master.folders import refuse_shared
 
+BESIDE = ".new"  # what its name ends with until it takes another's place
+
 
 class Pidfile:
-    """Taken when made; StartError when another master holds it, or it is not a plain file of ours."""
+    """Taken when made; StartError when another master holds it or it is not a plain file of ours.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    With `beside`, it waits in a file beside it, until we take the place of the master that holds it.
+    """
+
+    def __init__(self, path: Path, *, beside: bool = False) -> None:
+        self._place = path
         refuse_shared(path.parent, f"pidfile {path}")
+        self.path = path = path.with_name(path.name + BESIDE) if beside else path
         # O_NONBLOCK: opening a FIFO that somebody left here must not wait for its other end.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -51,13 +57,25 @@ class Pidfile:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
+    def take_place(self) -> None:
+        """In one step: there is no moment without the file.  OSError when that cannot be."""
+        self.path.rename(self._place)
+        self.path = self._place
+
+    def is_ours(self) -> bool:
+        """Whether what stands at the path is still this."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def remove(self) -> None:
         """At the master's end: unlink the file if it still is ours, then let go of the lock."""
-        try:
-            if os.path.samestat(os.lstat(self.path), os.fstat(self._fd)):
-                os.unlink(self.path)  # noqa: PTH108 - beside lstat, which pathlib would spread out
-        except OSError:
-            pass  # the folder is no longer writable for us: the lock goes all the same
+        if self.is_ours():
+            try:
+                self.path.unlink()
+            except OSError:
+                pass  # the folder is no longer writable for us: the lock goes all the same
         self.close()
 
     def close(self) -> None:

@@ -69,6 +69,12 @@ class Reloads:
 
     def ask(self, request: Request | None = None, *, new_workers: bool = False) -> None:
         """Read the configuration anew; `new_workers` also when running ones could follow."""
+        why = self._arbiter.succession.upgrade.why_no_change()
+        if why is not None:
+            log.error("not reloaded: %s", why)
+            if request is not None:
+                request.answer({"error": why})
+            return
         if request is not None:
             if len(self._asked) + len(self._ask_next) >= WAITING_MAX:
                 request.answer({"error": "too many wait for a reload already"})
@@ -80,6 +86,11 @@ class Reloads:
             self._again = new_workers or bool(self._again)
         else:
             self._begin(new_workers=new_workers)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Or will be."""
+        return bool(self._following) or self._again is not None
 
     def tick(self) -> None:
         """See how the one under way is; begin another for those who asked meanwhile."""

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from termproxy import __version__, clock
 from termproxy.master.backend_keeper import BackendRefusedError
 from termproxy.master.control import Request
-from termproxy.master.measuring import Measuring
 from termproxy.master.supervisor import Supervisor
 from termproxy.master.ticket_keeper import TicketKeyRefusedError
 from termproxy.observability.metrics import as_plain
@@ -35,7 +34,6 @@ FAILURES_TOLD = 50
 class Verbs:
     def __init__(self, arbiter: Arbiter) -> None:
         self._arbiter = arbiter
-        self._measuring = Measuring(arbiter)
         # What is answered at once.
         self._told: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": lambda _: self._status(),
@@ -44,8 +42,8 @@ class Verbs:
             "failures": lambda _: self._failures(),
             "tickets": self._on_tickets,
             "backends": self._on_backends,
-            "metrics": lambda _: self._measuring.document(),
-            "ready": lambda _: self._measuring.readiness(),
+            "metrics": lambda _: self._arbiter.measuring.document(),
+            "ready": lambda _: self._arbiter.measuring.readiness(),
             "live": lambda _: {"live": True},
         }
 
@@ -59,6 +57,10 @@ class Verbs:
                 self._arbiter.reopen_logs(request)
             case "reload":
                 self._arbiter.reload_for(request, new_workers=bool(arguments.get("new_workers")))
+            case "upgrade":
+                self._arbiter.succession.upgrade.begin(request)
+            case "stop" if self._arbiter.succession.upgrade.is_done:
+                request.answer({"error": self._arbiter.succession.upgrade.why_no_change()})
             case "stop":
                 self._arbiter.stop_for(request, now=bool(arguments.get("now")))
             case _:
@@ -72,6 +74,8 @@ class Verbs:
             match arguments.get("do"):
                 case "status":
                     pass
+                case do if do != "export" and (why := self._arbiter.succession.upgrade.why_no_change()):
+                    return {"error": why}
                 case "rotate":
                     self._arbiter.tickets.rotate()
                     log.info("ticket keys rotated, as asked for; the old ones still redeem")
@@ -105,6 +109,8 @@ class Verbs:
         now, utc_now = clock.monotonic(), clock.utc_now()
         if "do" not in arguments:
             return {"backends": self._arbiter.backends.table(now, utc_now)}
+        if why := self._arbiter.succession.upgrade.why_no_change():
+            return {"error": why}
         try:
             return self._arbiter.backends.wish(arguments["do"], arguments.get("target"), now, utc_now)
         except BackendRefusedError as error:
@@ -112,7 +118,7 @@ class Verbs:
 
     def _frontend_totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """Every counter of each frontend, by name."""
-        counted = self._arbiter.scoreboard.frontend_totals(self._measuring.frontends())
+        counted = self._arbiter.scoreboard.frontend_totals(self._arbiter.measuring.frontends())
         return {name: as_plain(words) for name, words in counted.items()}
 
     def _status(self) -> dict[str, Any]:
@@ -130,6 +136,8 @@ class Verbs:
             "reloading": self._arbiter.reloads.is_under_way,
             "last_reload": self._arbiter.reloads.last and asdict(self._arbiter.reloads.last),
             "generations": list(self._generation_status(clock.monotonic())),
+            "last_upgrade": self._arbiter.succession.last,
+            "before": self._before(),
             "frontends": [
                 {
                     "name": frontend.name,
@@ -152,6 +160,17 @@ class Verbs:
     def _workers_wanted(self) -> int:
         supervisor = self._arbiter.supervisor
         return 0 if supervisor.resting or supervisor.stopping else supervisor.slots
+
+    def _before(self) -> dict[str, Any] | None:
+        """The master that this one has taken over from, while it drains."""
+        before = self._arbiter.succession.predecessor
+        if before is None:
+            return None
+        return {
+            "pid": before.handover.pid,
+            "version": before.handover.version,
+            "connections": before.open_connections,
+        }
 
     def _since(self) -> str:
         return self._arbiter.started.isoformat(timespec="seconds")

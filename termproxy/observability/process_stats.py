@@ -45,20 +45,21 @@ class ProcessStats:
     """Adds up, by what processes are; the CPU's time of those that have gone stays in."""
 
     def __init__(self) -> None:
-        self._past: dict[Place, float] = {}
+        self.past: dict[Place, float] = {}
+        """Seconds of the CPU, of those that have gone."""
         self._seen: dict[int, tuple[Place, Stats]] = {}
 
     def look(self, processes: Mapping[int, Place]) -> dict[Place, Stats]:
         """For each place: time and memory of all its processes, and the most descriptors of one."""
         for pid, (place, stats) in list(self._seen.items()):
             if processes.get(pid) != place:
-                self._past[place] = self._past.get(place, 0.0) + stats.cpu_seconds
+                self.past[place] = self.past.get(place, 0.0) + stats.cpu_seconds
                 del self._seen[pid]
         for pid, place in processes.items():
             found = read(pid)
             if found is not None:
                 self._seen[pid] = (place, found)
-        told = {place: Stats(seconds, 0, None) for place, seconds in self._past.items()}
+        told = {place: Stats(seconds, 0, None) for place, seconds in self.past.items()}
         for place, stats in self._seen.values():
             told[place] = _sum(told.get(place), stats)
         return told

@@ -32,17 +32,19 @@ prepare(doors, talk)(-1)
 
 
 class Admin:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, public: socket.socket | None = None) -> None:
         self.path = path
         self.talk, theirs = socket.socketpair()
         self.talk.settimeout(PATIENCE)
         self._reader = MessageReader(1 << 20)
         self._questions: list[dict[str, Any]] = []
-        with socket.socket(socket.AF_UNIX) as control, socket.socket() as public, theirs:
+        with ExitStack() as listening:
+            listening.enter_context(theirs)
+            control = listening.enter_context(socket.socket(socket.AF_UNIX))
             control.bind(str(path))
             control.listen()
-            public.bind(("127.0.0.1", 0))
-            public.listen()
+            if public is None:
+                public = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
             self.port = public.getsockname()[1]
             fds = [sock.fileno() for sock in (theirs, control, public)]
             self.process = subprocess.Popen(
@@ -268,7 +270,7 @@ def test_metrics_are_prometheus_text(admin: Admin) -> None:
         get(sock, "/metrics")
         totals = dict.fromkeys(
             ("accepted", "backend_failures", "bytes_from_clients", "bytes_from_backends"), 7
-        ) | dict.fromkeys(("access_lines_lost", "orders", "requests"), 0)
+        ) | dict.fromkeys(("access_lines_lost", "log_lines_lost", "orders", "requests"), 0)
         admin.answer(admin.question(), {"frontends": {}, "totals": totals, "measured": {}})
         status, fields, body = said(sock)
 
@@ -312,6 +314,50 @@ def test_who_has_not_asked_when_the_master_goes_holds_nobody_up(admin: Admin) ->
         assert admin.process.wait(PATIENCE) == 0
         assert clock.monotonic() - begun < LAST_WORDS
         assert silent.recv(1) == b""
+
+
+def test_who_has_come_when_it_is_to_finish_is_answered_and_it_goes(admin: Admin) -> None:
+    with ExitStack() as clients:
+        waiting, asking = (clients.enter_context(admin.connect()) for _ in range(2))
+        get(waiting, "/stop", method="POST")
+        first = admin.question()
+        asking.sendall(b"GET /status ")
+        queued = clients.enter_context(admin.connect())
+        get(queued, "/certs")
+        admin.talk.sendall(message({"finish": True}))
+        second = admin.question()
+        assert second["verb"] == "certs"
+        asking.sendall(b"HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        third = admin.question()
+        admin.answer(second, {"certificates": []})
+        assert said(queued)[0] == 200
+        wait_until(lambda: is_refused(admin.path), "its doors are closed")
+        for sock, question in ((asking, third), (waiting, first)):
+            assert admin.process.poll() is None
+            admin.answer(question, {"yes": True})
+            assert json.loads(said(sock)[2]) == {"yes": True}
+        assert admin.process.wait(PATIENCE) == 0
+
+
+def test_who_waits_at_the_public_door_when_it_is_to_finish_is_another_s(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        admin = Admin(tmp_path / "c", public)
+        with admin.connect() as sock:
+            get(sock, "/live")
+            question = admin.question()
+            admin.talk.sendall(message({"finish": True}))
+            wait_until(lambda: is_refused(admin.path), "its doors are closed")
+            with admin.connect_publicly():
+                public.settimeout(PATIENCE)
+                public.accept()[0].close()
+            admin.answer(question, {"live": True})
+            assert said(sock)[0] == 200
+        admin.close()
+
+
+def is_refused(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) != 0
 
 
 def test_an_answer_larger_than_a_socket_s_buffer_arrives_whole(admin: Admin) -> None:

@@ -253,6 +253,44 @@ def test_too_many_open_questions_are_refused(master: Master) -> None:
     assert len(master.asked) == OPEN_MAX + 1
 
 
+def test_it_is_told_to_finish_and_its_listeners_are_let_go(master: Master) -> None:
+    master.administration.tick(1.0)
+    pid = master.administration.pid
+    assert pid is not None
+    master.administration.finish()
+    assert master.told() == {"finish": True}
+    assert master.listener.fileno() == -1
+    master.say(question(1))
+    assert master.told() == {"id": 1, "answer": {}}
+    master.administration.on_exit(pid, "exited with status 0", 2.0)
+    master.administration.tick(1000.0)
+    assert len(master.forks.started) == 1
+
+
+def test_when_there_is_none_one_is_started_to_finish(master: Master) -> None:
+    master.administration.finish()
+    assert len(master.forks.started) == 1
+    assert master.told() == {"finish": True}
+
+
+def test_another_socket_is_another_process_s_at_once(
+    master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    master.administration.tick(1.0)
+    with socket.create_server(("127.0.0.1", 0)) as after:
+        first = master.administration.pid
+        assert first is not None
+        master.administration.replace(master.listener, after)
+        assert master.told() == {"finish": True}
+        master.administration.tick(2.0)
+        assert len(master.forks.started) == 1
+        master.administration.on_exit(first, "exited with status 0", 3.0)
+        master.administration.tick(3.0)
+        assert len(master.forks.started) == 2
+        assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+        master.administration.stop()
+
+
 @pytest.mark.parametrize(
     "said",
     [

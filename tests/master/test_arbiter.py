@@ -187,14 +187,6 @@ def test_an_interrupt_stops_at_once(start: Start, trust: ssl.SSLContext) -> None
         assert master.end() == 0
 
 
-def test_what_is_not_built_yet_is_said_and_harms_nothing(start: Start, trust: ssl.SSLContext) -> None:
-    master = start()
-    master.process.send_signal(signal.SIGUSR2)
-    wait_until(lambda: "SIGUSR2: upgrading is not built yet" in master.said(), "the word")
-
-    master.greet(trust)
-
-
 def test_a_start_that_is_refused_leaves_nothing(start: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         frontend = {

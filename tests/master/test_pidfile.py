@@ -156,3 +156,31 @@ def test_a_folder_in_which_others_could_replace_it_is_refused(tmp_path: Path) ->
         Pidfile(tmp_path / "t.pid")
 
     assert not (tmp_path / "t.pid").exists()
+
+
+def test_the_next_master_waits_beside_it_and_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    old = Pidfile(path)
+    new = Pidfile(path, beside=True)
+    path.write_text("1\n")
+    assert old.is_ours()
+    new.take_place()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert not old.is_ours()
+    assert new.is_ours()
+
+    old.remove()
+    assert path.exists()
+    new.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_does_not_come_up_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    old = Pidfile(path)
+    Pidfile(path, beside=True).close()  # it was killed
+    Pidfile(path, beside=True).remove()
+
+    assert old.is_ours()
+    assert list(tmp_path.iterdir()) == [path]
+    old.remove()

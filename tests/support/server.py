@@ -71,6 +71,7 @@ class Server:
         self.file = folder / "termproxy.toml"
         self.said_file = folder / "stderr.log"
         self.inherit: tuple[int, ...] = ()  # descriptors that it finds open
+        self.launcher: tuple[str, ...] = ()  # a command that becomes what stands behind it
         self.environment = dict(environment or {})  # besides our own
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,7 +80,7 @@ class Server:
     def start(self) -> None:
         """Start without waiting.  What an earlier one said in this folder is forgotten."""
         self.write_config()
-        command = [sys.executable, "-m", "termproxy", "run", "-c", str(self.file)]
+        command = [*self.launcher, sys.executable, "-m", "termproxy", "run", "-c", str(self.file)]
         with self.said_file.open("wb") as said:
             self._process = subprocess.Popen(
                 command,
@@ -119,7 +120,7 @@ class Server:
     ) -> None:
         try:
             if kind is None:
-                if self.exit_status is None:
+                if self.master in session_members(self.pid):
                     self.signal(signal.SIGINT)
                 self.wait_until_gone()
                 assert "Traceback" not in self.said(), self.said()
@@ -146,6 +147,14 @@ class Server:
         return self.process.pid
 
     @property
+    def master(self) -> int:
+        """The process that serves now: after an upgrade another one than was started."""
+        try:
+            return int((self.folder / "pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return self.pid
+
+    @property
     def exit_status(self) -> int | None:
         return self.process.poll()
 
@@ -165,7 +174,18 @@ class Server:
         new.rename(self.file)
 
     def signal(self, signum: signal.Signals) -> None:
-        self.process.send_signal(signum)
+        """To the master, as the pidfile tells it."""
+        if self.master == self.pid:
+            self.process.send_signal(signum)
+        else:
+            os.kill(self.master, signum)
+
+    def upgrade(self) -> dict[str, Any]:
+        """Have what is installed take over; ControlError when it does not."""
+        return ask(self.control, {"verb": "upgrade"}, timeout=90.0)
+
+    def wait_until_old_master_is_gone(self) -> None:
+        wait_until(lambda: self.status()["before"] is None, "the old master has drained")
 
     def said(self) -> str:
         """All that it wrote on standard error, and on standard output."""
