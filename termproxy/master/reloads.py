@@ -87,11 +87,6 @@ class Reloads:
         else:
             self._begin(new_workers=new_workers)
 
-    @property
-    def is_under_way(self) -> bool:
-        """Or will be."""
-        return bool(self._following) or self._again is not None
-
     def tick(self) -> None:
         """See how the one under way is; begin another for those who asked meanwhile."""
         if self._following:
