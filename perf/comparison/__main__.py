@@ -1,13 +1,14 @@
 """The command line of `perf/compare`: what to compare, how long, where the result goes."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from comparison.chart import draw
-from comparison.loads import LOADS
+from comparison.loads import LOADS, Load
+from comparison.page import write_page
 from comparison.report import write_json
 from comparison.run import (
     OUTPUT,
@@ -19,18 +20,39 @@ from comparison.run import (
     seconds_option,
     termproxy_option,
 )
+from comparison.scale import SCALE_LOADS
 from comparison.servers import SERVERS
+from comparison.site import make_site
+from many_names.certificates import MANY, ONE, make_site_of_many
+
+NAME = "comparison"
 
 
-def chosen(_context: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
-    """Read a comma-separated list of names of rows."""
-    if value is None:
-        return None
-    servers = [server for peers in SERVERS.values() for server in peers]
-    known = [row.name for row in (servers if option.name == "servers" else LOADS)]
-    names = [name.strip() for name in value.split(",")]
-    if unknown := sorted(set(names) - set(known)):
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+def chosen_loads(_context: click.Context, _option: click.Parameter, value: str | None) -> list[Load]:
+    """Read a comma-separated list of names of loads, or of their first words."""
+    known = [*LOADS, *SCALE_LOADS]
+    return [] if value is None else choose(value, known)
+
+
+def choose(names: str, known: Sequence[Load]) -> list[Load]:
+    """Return the loads that are named, in their own order: "handshake" is all of "handshake-…"."""
+    words = [word.strip() for word in names.split(",")]
+    matches = {
+        word: {load.name for load in known if f"{load.name}-".startswith(f"{word}-")} for word in words
+    }
+    if unknown := [word for word, found in matches.items() if not found]:
+        everything = ", ".join(load.name for load in known)
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {everything}")
+    wanted = set().union(*matches.values())
+    return [load for load in known if load.name in wanted]
+
+
+def chosen_servers(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
+    """Read a comma-separated list of servers, or of programs, which are all of their servers."""
+    known = {name for peers in SERVERS.values() for it in peers for name in (it.name, it.column) if name}
+    names = [] if value is None else [name.strip() for name in value.split(",")]
+    if unknown := sorted(set(names) - known):
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return names
 
 
@@ -38,23 +60,21 @@ def chosen(_context: click.Context, option: click.Parameter, value: str | None) 
 @quick_option
 @rounds_option
 @seconds_option
-@click.option("--mode", type=click.Choice(list(SERVERS)), default="tcp", show_default=True)
-@click.option("--only", callback=chosen, help="Loads to measure, separated by commas.")
-@click.option("--servers", callback=chosen, help="Servers to measure, separated by commas.")
+@click.option("--mode", type=click.Choice([*SERVERS, "both"]), default="both", show_default=True)
+@click.option(
+    "--only",
+    "only",
+    callback=chosen_loads,
+    help="Loads to measure, separated by commas; the first words of names are all that begin so.",
+)
+@click.option("--scale", is_flag=True, help="Measure how cost grows, too: all that --only scale is.")
+@click.option("--servers", callback=chosen_servers, help="Servers to measure, separated by commas.")
 @termproxy_option
 @click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path),
-    default=OUTPUT / "comparison.json",
-    help="Where the figures go.  [default: build/perf/comparison.json]",
-)
-@click.option(
-    "--chart",
-    "chart_file",
-    type=click.Path(path_type=Path),
-    default=OUTPUT / "comparison.png",
-    help="Where the chart of the ratios goes.  [default: build/perf/comparison.png]",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=OUTPUT,
+    help=f"The folder for {NAME}.json, .png and .html.  [default: build/perf]",
 )
 def main(  # noqa: PLR0913 - one parameter per option
     *,
@@ -62,26 +82,37 @@ def main(  # noqa: PLR0913 - one parameter per option
     rounds: int,
     seconds: int,
     mode: str,
-    only: list[str] | None,
-    servers: list[str] | None,
+    only: list[Load],
+    scale: bool,
+    servers: list[str],
     termproxy: Path,
-    json_file: Path,
-    chart_file: Path,
+    output: Path,
 ) -> None:
     """Compare the CPU time termproxy and its peers need for the same work.
 
+    With --root FOLDER, do so inside that tree: perf/debian13 makes one.
     Exits with 1 when a measurement was invalid; a missed target is no error.
     """
     plan = make_plan(quick=quick, rounds=rounds, seconds=seconds)
-    loads = [load for load in LOADS if only is None or load.name in only]
-    if mode == "http":
-        loads = [replace(load, target=load.http_target) for load in loads]
-    peers = [server for server in SERVERS[mode] if servers is None or server.name in servers]
-    result = run(plan, loads, peers, termproxy)
+    extra = [load for load in SCALE_LOADS if scale and load not in only]
+    loads = [*(only or LOADS), *extra]
+    modes = {
+        name: peers
+        for name, every in SERVERS.items()
+        if mode in {name, "both"}
+        and (peers := [it for it in every if not servers or {it.name, it.column} & {*servers}])
+    }
+    if not modes:
+        raise click.UsageError(f"none of these servers has mode {mode}: {', '.join(servers)}")
+    names_wanted = any(load.setting.certificate in {ONE, MANY} for load in loads)
+    result = run(plan, loads, modes, termproxy, make_site_of_many if names_wanted else make_site)
     print_result(result)
-    write_json(result, json_file)
-    draw(result, chart_file)
-    click.echo(f"\nwritten: {json_file}, {chart_file}")
+    files = [output / f"{NAME}{suffix}" for suffix in (".json", ".png", ".html")]
+    data, chart, page = files
+    write_json(result, data)
+    draw(result, chart)
+    write_page(result, chart, page)
+    click.echo(f"\nwritten: {', '.join(map(str, files))}")
     sys.exit(1 if result.invalid() else 0)
 
 

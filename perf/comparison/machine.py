@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from comparison.metering import serving_pids
@@ -20,6 +21,12 @@ class Cores:
 
     serving: int
     load: int
+    # For servers with more than one worker.
+    more: tuple[int, ...] = ()
+
+    def serving_for(self, workers: int) -> tuple[int, ...]:
+        """Return as many cores as there are workers, or as there are."""
+        return (self.serving, *self.more)[:workers]
 
     def __str__(self) -> str:
         siblings = " (threads of one physical core)" if self.load in siblings_of(self.serving) else ""
@@ -35,7 +42,8 @@ def choose_cores() -> Cores:
     serving, *others = allowed
     # Two threads of one physical core slow each other down: take another core if there is one.
     apart = [core for core in others if core not in siblings_of(serving)]
-    return Cores(serving, (apart or others)[0])
+    load = (apart or others)[0]
+    return Cores(serving, load, tuple(core for core in others if core != load))
 
 
 def siblings_of(core: int) -> set[int]:
@@ -67,6 +75,19 @@ def describe_machine(cores: Cores, now: str) -> dict[str, str]:
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
     }
+
+
+@cache
+def groups_offered() -> str:
+    """Return the key exchanges that every server may use: post-quantum first, where OpenSSL can.
+
+    Only for servers that have a list of their own, and an old one.
+    """
+    usual = "X25519:P-256:P-384"
+    known = subprocess.run(
+        ["openssl", "list", "-kem-algorithms"], capture_output=True, text=True, check=False
+    )
+    return f"X25519MLKEM768:{usual}" if "X25519MLKEM768" in known.stdout else usual
 
 
 def first_line(command: list[str]) -> str:

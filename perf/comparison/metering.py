@@ -9,6 +9,7 @@ one percent of a measurement of a second.
 import ctypes
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Usage:
     cpu_seconds: float
     # Of these, all but the started process's own.
     worker_seconds: float
-    # The part of the serving core's time that went to processes not measured.
+    # The time on the serving cores that went to processes not measured, per second.
     others: float
 
 
@@ -52,14 +53,15 @@ def serving_pids(root: int) -> tuple[int, ...]:
     return (root, *sorted(child.pid for child in master.children(recursive=True)))
 
 
-def read(root: int, core: int) -> Reading:
+def read(root: int, cores: Iterable[int]) -> Reading:
     try:
         pids = serving_pids(root)
         master_cpu, *others = map(cpu_seconds, pids)
     except (psutil.Error, ProcessLookupError) as error:
         raise MeasurementError(f"a serving process has ended: {error}") from error
     cpu = master_cpu + sum(others)
-    return Reading(pids, time.perf_counter(), cpu, master_cpu, core_busy_seconds(core))
+    busy = sum(map(core_busy_seconds, cores))
+    return Reading(pids, time.perf_counter(), cpu, master_cpu, busy)
 
 
 def usage_between(before: Reading, after: Reading) -> Usage:

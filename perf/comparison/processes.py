@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comparison.clients import AnswerError, ask, connect, tls_context
-from comparison.machine import Cores
+from comparison.machine import Cores, groups_offered
 from comparison.metering import serving_pids
-from comparison.servers import CIPHERSUITES, Server
+from comparison.servers import CIPHERSUITES, Server, Setting
 from comparison.site import Certificate, Site
 
 # Ten thousand certificates take a while; a server that ends does not keep us waiting.
@@ -35,14 +35,19 @@ class Running:
     server: Server
     pid: int
     port: int
-    core: int
+    cores: tuple[int, ...]
     certificate: Certificate
     log: Path
     # Seconds from its start to its first answer.
     ready_after: float = 0.0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may ask for."""
+        return self.server.names or self.certificate.names
+
     def tls_context(self) -> ssl.SSLContext | None:
-        return tls_context(self.certificate.chain) if self.server.speaks_tls else None
+        return tls_context(self.certificate.trust) if self.server.speaks_tls else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +60,18 @@ class Starter:
     backend_port: int = 0
 
     @contextmanager
-    def start(self, server: Server, kind: str, *, core: int) -> Iterator[Running]:
-        """Run a server until the block ends; inside, it answers requests."""
-        certificate = self.site.certificates[kind]
+    def start(self, server: Server, setting: Setting, cores: tuple[int, ...] = ()) -> Iterator[Running]:
+        """Run a server until the block ends, on the cores that serve; inside, it answers requests."""
+        cores = cores or self.cores.serving_for(setting.workers)
+        certificate = self.site.certificates[setting.certificate]
         port = free_port()
-        places = self.places(server, certificate, port)
+        places = self.places(server, setting, port)
         Path(places["config"]).write_text(server.config_for(places))
         log = self.site.directory / f"{server.name}-{port}.log"
         began = time.perf_counter()
         with log.open("wb") as output:
             child = subprocess.Popen(
-                ["taskset", "--cpu-list", str(core), *server.command_for(places)],
+                ["taskset", "--cpu-list", ",".join(map(str, cores)), *server.command_for(places)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -76,7 +82,7 @@ class Starter:
             server=server,
             pid=child.pid,
             port=port,
-            core=core,
+            cores=cores,
             certificate=certificate,
             log=log,
         )
@@ -86,8 +92,12 @@ class Starter:
         finally:
             stop(child, server.stop_signal)
 
-    def places(self, server: Server, certificate: Certificate, port: int) -> dict[str, str]:
+    def places(self, server: Server, setting: Setting, port: int) -> dict[str, str]:
+        certificate = self.site.certificates[setting.certificate]
         return {
+            "workers": str(setting.workers),
+            "connections": str(setting.connections),
+            "sockets": str(2 * setting.connections),
             "port": str(port),
             "backend_port": str(self.backend_port),
             "directory": str(self.site.directory),
@@ -96,6 +106,8 @@ class Starter:
             "chain": str(certificate.chain),
             "key": str(certificate.key),
             "pem": str(certificate.pem),
+            "pem_kind": "dir" if certificate.pem.is_dir() else "file",
+            "groups": groups_offered(),
             "ciphersuites": CIPHERSUITES,
         }
 

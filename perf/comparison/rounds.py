@@ -7,17 +7,19 @@ runs; for all others, servers are started once and warmed up.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from comparison.clients import ask, connect
 from comparison.loads import Load
 from comparison.metering import MeasurementError
+from comparison.open_loop import OpenLoop
 from comparison.processes import Running, Starter
-from comparison.servers import Server
+from comparison.servers import Server, Setting
 
 AnyServer = TypeVar("AnyServer")
+Subjects = dict[tuple[str, Setting], Running]
 
 WARM_UP_CONNECTIONS = 200
 
@@ -27,8 +29,8 @@ class Plan:
     rounds: int
     seconds: float
     fresh_rounds: int
-    # When to stop beginning rounds, on the clock of time.perf_counter.
-    deadline: float = float("inf")
+    # After how many seconds to begin no more rounds.
+    at_most: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,39 +60,57 @@ class Comparison:
         loads = [load for load in self.loads if load.fresh_processes]
         for number in range(self.plan.fresh_rounds):
             for load in loads:
-                for server in rotated(self.servers, number):
-                    with self.start(server, load.certificate) as subject:
+                for server in rotated(self.suited(load), number):
+                    with self.starter.start(server, load.setting) as subject:
                         yield self.measure(number, load, subject)
 
     def rounds_with_warm_processes(self) -> Iterator[Measurement]:
         loads = [load for load in self.loads if not load.fresh_processes]
         if not loads:
             return
+        began = time.perf_counter()
         with ExitStack() as stack:
-            running = {
-                (server.name, kind): stack.enter_context(self.start(server, kind))
-                for kind in sorted({load.certificate for load in loads})
-                for server in self.servers
-            }
+            running: Subjects = {}
+            for load in loads:
+                for server in self.suited(load):
+                    if (server.name, load.setting) not in running:
+                        self.tell(f"starting {server.name}")
+                        subject = stack.enter_context(self.starter.start(server, load.setting))
+                        running[server.name, load.setting] = subject
             self.warm_up(running.values())
-            for number in self.numbers():
+            loads = list(self.paced(loads, running))
+            for number in self.numbers(began):
                 for load in loads:
-                    for server in rotated(self.servers, number):
-                        subject = running[server.name, load.certificate]
-                        yield self.measure(number, load, subject)
+                    for server in rotated(self.suited(load), number):
+                        yield self.measure(number, load, running[server.name, load.setting])
 
-    def numbers(self) -> Iterator[int]:
-        """Count rounds; end early when the next would not end before the deadline."""
+    def suited(self, load: Load) -> list[Server]:
+        """Leave out those that cannot be set so."""
+        needs_folder = self.starter.site.certificates[load.setting.certificate].pem.is_dir()
+        return [server for server in self.servers if server.takes_folders or not needs_folder]
+
+    def paced(self, loads: Iterable[Load], running: Subjects) -> Iterator[Load]:
+        """Give loads of a fixed rate half of what the slowest server can; the same for one setting."""
+        found: dict[Setting, float] = {}
+        for load in loads:
+            if not isinstance(load.tool, OpenLoop):
+                yield load
+                continue
+            if load.setting not in found:
+                self.tell("finding out what the slowest server can")
+                subjects = [running[server.name, load.setting] for server in self.suited(load)]
+                found[load.setting] = min(map(load.tool.capacity_of, subjects))
+            yield replace(load, tool=load.tool.at_half_of(found[load.setting]))
+
+    def numbers(self, began: float) -> Iterator[int]:
+        """Count rounds; end early when the next would not end in time."""
         for number in range(self.plan.rounds):
-            began = time.perf_counter()
+            round_began = time.perf_counter()
             yield number
             now = time.perf_counter()
-            if number + 1 < self.plan.rounds and 2 * now - began > self.plan.deadline:
+            if number + 1 < self.plan.rounds and 2 * now - round_began > began + self.plan.at_most:
                 self.tell(f"stopped after {number + 1} rounds: no time for another")
                 return
-
-    def start(self, server: Server, kind: str) -> AbstractContextManager[Running]:
-        return self.starter.start(server, kind, core=self.starter.cores.serving)
 
     def warm_up(self, subjects: Iterable[Running]) -> None:
         """Touch every page and cache once; what the first requests cost is not compared."""
@@ -100,7 +120,7 @@ class Comparison:
             for _ in range(WARM_UP_CONNECTIONS):
                 with connect(subject.port, context) as connection:
                     ask(connection, "/small")
-            for name in subject.server.names:
+            for name in subject.names:
                 with connect(subject.port, context, name) as connection:
                     ask(connection, "/small")
 

@@ -5,8 +5,7 @@ import resource
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,14 +20,14 @@ from comparison.machine import Cores, CoresError, choose_cores, describe_machine
 from comparison.processes import Starter, StartError
 from comparison.report import Result, show
 from comparison.rounds import Comparison, Measurement, Plan
-from comparison.servers import BACKEND, Server
+from comparison.servers import BACKEND, Server, Setting
 from comparison.site import Site, make_site
-from comparison.summary import rows, verdicts
+from comparison.summary import Row, rows, verdicts
 
 OUTPUT = Path(__file__).resolve().parents[2] / "build" / "perf"
-# The idle connections of a load: both ends of each are ours or a child's.
-OPEN_FILES = 4096
-QUICK_ENDS_AFTER = 105.0
+# Besides two for each connection: to its client and to its backend.
+SPARE_FILES = 256
+QUICK_SECONDS = 100.0
 # Wide enough for four servers when the output is not a terminal but a file.
 WIDTH = 172
 
@@ -36,7 +35,7 @@ SiteMaker = Callable[[Path], Site]
 
 # The options that every command has.
 quick_option = click.option(
-    "--quick", is_flag=True, help="A first impression: 3 rounds of 1 s, within 2 minutes."
+    "--quick", is_flag=True, help="A first impression: 3 rounds of 1 s, within 2 minutes a mode."
 )
 rounds_option = click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 seconds_option = click.option(
@@ -56,23 +55,22 @@ termproxy_option = click.option(
 
 def make_plan(*, quick: bool, rounds: int, seconds: int) -> Plan:
     if quick:
-        deadline = time.perf_counter() + QUICK_ENDS_AFTER
-        return Plan(rounds=3, seconds=1, fresh_rounds=1, deadline=deadline)
+        return Plan(rounds=3, seconds=1, fresh_rounds=1, at_most=QUICK_SECONDS)
     return Plan(rounds=rounds, seconds=seconds, fresh_rounds=min(rounds, 3))
 
 
 def run(
     plan: Plan,
     loads: Sequence[Load],
-    servers: Sequence[Server],
+    modes: Mapping[str, Sequence[Server]],
     termproxy: Path,
     make_site: SiteMaker = make_site,
 ) -> Result:
-    """What a command does.  Raises ClickException."""
+    """What a command does; of each mode's servers the first is ours.  Raises ClickException."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        allow_open_files()
-        return compare(plan, loads, servers, termproxy.absolute(), make_site)
+        allow_open_files(2 * max(load.setting.connections for load in loads) + SPARE_FILES)
+        return compare(plan, loads, modes, termproxy.absolute(), make_site)
     except (CoresError, StartError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -80,7 +78,7 @@ def run(
 def compare(
     plan: Plan,
     loads: Sequence[Load],
-    servers: Sequence[Server],
+    modes: Mapping[str, Sequence[Server]],
     termproxy: Path,
     make_site: SiteMaker,
 ) -> Result:
@@ -92,17 +90,23 @@ def compare(
         machine["termproxy's Python"] = python_of(termproxy)
         introductions: dict[str, Introduction] = {}
         measurements: list[Measurement] = []
+        summary: list[Row] = []
         # Redrawn rarely: this process shares the core with the load.
         with Console(stderr=True).status("starting", refresh_per_second=2) as status:
-            for server in servers:
-                introductions[server.name] = introduce(server, starter)
-            comparison = Comparison(
-                plan=plan, servers=servers, loads=loads, starter=starter, tell=status.update
-            )
-            measurements.extend(comparison.run())
-    summary = rows(measurements, loads, [server.name for server in servers])
+            for mode, servers in modes.items():
+                for server in servers:
+                    introductions[server.name] = introduce(server, starter, loads[0].setting)
+                comparison = Comparison(
+                    plan=plan, servers=servers, loads=loads, starter=starter, tell=status.update
+                )
+                measured = list(comparison.run())
+                summary += rows(measured, loads, [server.name for server in servers], mode)
+                measurements += measured
     return Result(
         machine=machine,
+        columns={
+            server.name: server.column or server.name for peers in modes.values() for server in peers
+        },
         introductions=introductions,
         plan=plan,
         measurements=measurements,
@@ -116,15 +120,15 @@ def started_backend(cores: Cores, termproxy: Path, make_site: SiteMaker) -> Iter
     """Make the site and run its backend until the block ends; nothing of it stays behind."""
     with tempfile.TemporaryDirectory(prefix="perf-compare-") as directory:
         starter = Starter(site=make_site(Path(directory)), cores=cores, termproxy=termproxy)
-        with starter.start(BACKEND, "ecdsa", core=starter.cores.load) as backend:
+        with starter.start(BACKEND, Setting(), (cores.load,)) as backend:
             yield replace(starter, backend_port=backend.port)
 
 
-def allow_open_files() -> None:
+def allow_open_files(needed: int) -> None:
     """Raise our own limit, which every child inherits, as far as it may go."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < OPEN_FILES:
-        raise click.ClickException(f"needs {OPEN_FILES} open files; ulimit -Hn says {most}")
+    if most < needed:
+        raise click.ClickException(f"needs {needed} open files; ulimit -Hn says {most}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 

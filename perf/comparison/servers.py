@@ -2,9 +2,9 @@
 
 Each row is data: a command and a configuration with `$placeholders`, filled in
 by `processes.start`.  Peers get what their own documentation advises for
-production: TLS 1.2 and 1.3, one worker or thread, an accept queue of 4096, no
-logs per connection, an unprivileged user, and the cipher suites in one order, so
-that all do the same work.  All else is left at its default.
+production: TLS 1.2 and 1.3, an accept queue of 4096, no logs per connection, an
+unprivileged user, and the cipher suites in one order, so that all do the same work.
+All else is left at its default.
 
 Of each mode, the first one is the one that the others are compared with.
 """
@@ -20,10 +20,22 @@ CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What loads want of the servers that they are given to."""
+
+    # Of the site's certificates.
+    certificate: str = "ecdsa"
+    workers: int = 1
+    connections: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """One program that serves, and how to start, ask and stop it."""
 
     name: str
+    # The table's column, which the same program's modes share; left out, its name.
+    column: str = ""
     command: str
     version: str
     config: str = ""
@@ -32,6 +44,8 @@ class Server:
     speaks_tls: bool = True
     # What it has certificates for, where clients ask for names; the first one is its default.
     names: tuple[str, ...] = ()
+    # Whether it can be given a folder of certificates instead of one.
+    takes_folders: bool = True
 
     def command_for(self, places: dict[str, str]) -> list[str]:
         return [Template(word).substitute(places) for word in self.command.split()]
@@ -50,11 +64,11 @@ TERMPROXY = Server(
     command="$termproxy run -c $config",
     version="$termproxy --version",
     config="""\
-workers = 1
+workers = $workers
 [log]
 access = "off"
 [limits]
-connections = 4096
+connections = $connections
 [[frontend]]
 name = "clients"
 listen = ["127.0.0.1:$port"]
@@ -75,8 +89,9 @@ HITCH = Server(
     config="""\
 frontend = "[127.0.0.1]:$port"
 backend = "[127.0.0.1]:$backend_port"
-pem-file = "$pem"
-workers = 1
+pem-$pem_kind = "$pem"
+ecdh-curve = "$groups"
+workers = $workers
 backlog = 4096
 tls-protos = TLSv1.2 TLSv1.3
 ciphersuites = "$ciphersuites"
@@ -92,6 +107,8 @@ group = "_hitch"
 
 NGINX_STREAM = Server(
     name="nginx-stream",
+    column="nginx",
+    takes_folders=False,
     command="nginx -e $directory/nginx-stream.error -c $config",
     version="nginx -v",
     config="""\
@@ -99,8 +116,8 @@ load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
 pid $directory/$port.pid;
 error_log $directory/nginx-stream.error;
-worker_processes 1;
-events { worker_connections 8192; }
+worker_processes $workers;
+events { worker_connections $sockets; }
 stream {
     access_log off;
     server {
@@ -124,13 +141,13 @@ HAPROXY = Server(
     version="haproxy -v",
     config="""\
 global
-    nbthread 1
-    maxconn 4096
+    nbthread $workers
+    maxconn $connections
     ssl-default-bind-options ssl-min-ver TLSv1.2
     ssl-default-bind-ciphersuites $ciphersuites
 defaults
     mode tcp
-    maxconn 4096
+    maxconn $connections
     backlog 4096
     timeout connect 5s
     timeout client 10m
@@ -151,20 +168,23 @@ global
 TERMPROXY_HTTP = replace(
     TERMPROXY,
     name="termproxy-http",
+    column="termproxy",
     config=TERMPROXY.config.replace('cluster = "web"\n', 'cluster = "web"\nmode = "http"\n'),
 )
 
 # With the fields that a backend wants to see, as its documentation shows them, and kept connections.
 NGINX_HTTP = Server(
     name="nginx-http",
+    column="nginx",
+    takes_folders=False,
     command="nginx -e $directory/nginx-http.error -c $config",
     version="nginx -v",
     config="""\
 daemon off;
 pid $directory/$port.pid;
 error_log $directory/nginx-http.error;
-worker_processes 1;
-events { worker_connections 8192; }
+worker_processes $workers;
+events { worker_connections $sockets; }
 http {
     access_log off;
     keepalive_requests 1000000000;
@@ -203,6 +223,7 @@ http {
 HAPROXY_HTTP = replace(
     HAPROXY,
     name="haproxy-http",
+    column="haproxy",
     config=HAPROXY.config.replace("mode tcp", "mode http\n    http-reuse always\n    option forwardfor"),
 )
 
@@ -222,7 +243,7 @@ daemon off;
 pid $directory/backend.pid;
 error_log $directory/backend.error;
 worker_processes 1;
-events { worker_connections 8192; }
+events { worker_connections 32768; }
 http {
     access_log off;
     sendfile on;

@@ -1,4 +1,4 @@
-"""What all servers serve: two throw-away certificates and two files."""
+"""What all servers serve: throw-away certificates, and files."""
 
 import subprocess
 from dataclasses import dataclass
@@ -8,16 +8,25 @@ KEYS = {
     "ecdsa": ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
     "rsa": ("rsa:2048",),
 }
-FILES = {"10k": 10 * 1024, "1m": 1024 * 1024}
+FILES = {"10k": 10 * 1024, "100k": 100 * 1024, "1m": 1024 * 1024}
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A self-signed certificate for 127.0.0.1; `pem` holds chain and key together."""
+    """For 127.0.0.1; `pem` holds chain and key together, or is a folder of such files."""
 
     chain: Path
     key: Path
     pem: Path
+    # Who signed it, if not itself.
+    authority: Path | None = None
+    # What clients ask for.
+    names: tuple[str, ...] = ()
+
+    @property
+    def trust(self) -> Path:
+        """What a client verifies it with."""
+        return self.authority or self.chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,8 @@ def make_site(directory: Path) -> Site:
 
 
 def make_certificate(directory: Path, kind: str) -> Certificate:
-    made = Certificate(*(directory / f"{kind}.{suffix}" for suffix in ("crt", "key", "pem")))
+    chain, key, pem = (directory / f"{kind}.{suffix}" for suffix in ("crt", "key", "pem"))
+    made = Certificate(chain, key, pem)
     request = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", *KEYS[kind]]
     # hitch 1.7 ends its worker when a client names a host and no certificate has a DNS name.
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]

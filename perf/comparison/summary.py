@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from comparison.loads import Load, Quantity
+from comparison.loads import GROWTH, Load, Quantity
 from comparison.rounds import Measurement
 
 # By round: a figure that is missing was not measured or not valid.
@@ -36,6 +36,7 @@ class Spread:
 class Row:
     """One quantity of one load: every server's figures, and ours divided by each peer's."""
 
+    mode: str = ""
     load: Load
     quantity: Quantity
     figures: dict[str, Spread | None]
@@ -46,6 +47,7 @@ class Row:
 class Verdict:
     """What became of one target.  The best peer is the one our ratio is highest to."""
 
+    mode: str = ""
     load: Load
     quantity: Quantity
     best_peer: str
@@ -55,31 +57,44 @@ class Verdict:
 
 
 def rows(
-    measurements: Sequence[Measurement], loads: Sequence[Load], servers: Sequence[str]
+    measurements: Sequence[Measurement], loads: Sequence[Load], servers: Sequence[str], mode: str = ""
 ) -> list[Row]:
     """Summarise; the first server is the one divided by the others."""
+    ours, *peers = servers
     made = []
     for load in loads:
         for quantity in load.shows:
-            series = {name: series_of(measurements, load, quantity, name) for name in servers}
-            ours, *peers = servers
+            series = {name: series_of(measurements, load.name, quantity, name) for name in servers}
             row = Row(
+                mode=mode,
                 load=load,
                 quantity=quantity,
                 figures={name: Spread.of(series[name].values()) for name in servers},
                 ratios={name: Spread.of(ratios(series[ours], series[name])) for name in peers},
             )
             made.append(row)
+        if load.grows_from:
+            made.append(growth(measurements, load, servers, mode))
     return made
 
 
-def series_of(
-    measurements: Iterable[Measurement], load: Load, quantity: Quantity, server: str
-) -> Series:
+def growth(measurements: Sequence[Measurement], load: Load, servers: Sequence[str], mode: str) -> Row:
+    """Divide each server by itself: this load by the one that it grows from."""
+    quantity = load.shows[0]
+    figures = {}
+    for name in servers:
+        now = series_of(measurements, load.name, quantity, name)
+        before = series_of(measurements, load.grows_from, quantity, name)
+        figures[name] = Spread.of(ratios(now, before))
+    nothing = dict.fromkeys(servers[1:])
+    return Row(mode=mode, load=load, quantity=GROWTH, figures=figures, ratios=nothing)
+
+
+def series_of(measurements: Iterable[Measurement], load: str, quantity: Quantity, server: str) -> Series:
     return {
         it.round: it.figures[quantity.name]
         for it in measurements
-        if (it.load, it.server) == (load.name, server) and quantity.name in it.figures
+        if (it.load, it.server) == (load, server) and quantity.name in it.figures
     }
 
 
@@ -101,6 +116,7 @@ def verdicts(summary: Iterable[Row]) -> list[Verdict]:
             continue
         best_peer = max(medians, key=medians.__getitem__)
         verdict = Verdict(
+            mode=row.mode,
             load=row.load,
             quantity=row.quantity,
             best_peer=best_peer,

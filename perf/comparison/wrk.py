@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 TIME = r"([\d.]+)(us|ms|s|m|h)"
 
+ENDING_TIMEOUT = 60.0
+
 Asked = Literal["none", "first", "last", "every"]
 
 
@@ -52,9 +54,9 @@ class Wrk:
 
     def measure(self, subject: Running, seconds: float) -> dict[str, float]:
         environment = self.environment(subject)
-        before = read(subject.pid, subject.core)
+        before = read(subject.pid, subject.cores)
         done = self.run(subject, seconds, environment)
-        used = usage_between(before, read(subject.pid, subject.core))
+        used = usage_between(before, read(subject.pid, subject.cores))
         report = parse(done.stdout)
         if self.handshakes:
             check_handshakes(self.handshakes, done.stderr, report.requests, self.connections)
@@ -76,7 +78,17 @@ class Wrk:
         if self.handshakes:
             command += ["-H", "Connection: close"]
         command.append(f"https://127.0.0.1:{subject.port}{self.path}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=environment,
+                timeout=seconds + ENDING_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MeasurementError("wrk did not end") from error
         if done.returncode:
             raise MeasurementError(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
         return done
@@ -93,7 +105,7 @@ class Wrk:
         if self.asks_for:
             sources.append("ask_for_names")
             file = directory / "names"
-            file.write_text("".join(f"{name}\n" for name in asked(self.asks_for, subject.server.names)))
+            file.write_text("".join(f"{name}\n" for name in asked(self.asks_for, subject.names)))
             environment["ASK_FOR_NAMES"] = str(file)
         if sources:
             environment["LD_PRELOAD"] = " ".join(build(source, directory) for source in sources)

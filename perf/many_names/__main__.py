@@ -38,7 +38,7 @@ def main(*, quick: bool, rounds: int, seconds: int, termproxy: Path, json_file: 
     Exits with 1 when a measurement was invalid; a missed target is no error.
     """
     plan = make_plan(quick=quick, rounds=rounds, seconds=seconds)
-    result = run(plan, LOADS, SERVERS, termproxy, make_site_of_many)
+    result = run(plan, LOADS, {"": SERVERS}, termproxy, make_site_of_many)
     print_result(result)
     write_json(result, json_file)
     click.echo(f"\nwritten: {json_file}")

@@ -17,11 +17,14 @@ NAMES = tuple(f"www.site-{number:05}.example" for number in range(10_000))
 # Two deep: termproxy looks at all its files when anything changes in the folder or its parent, and
 # loads leave files in the site's own directory.
 FOLDER = "many/certificates"
+# The site's certificates, as a load's setting names them.
+ONE = "one-name"
+MANY = "many-names"
 DAY = timedelta(days=1)
 
 
 def make_site_of_many(directory: Path) -> Site:
-    """Make what `make_site` does, but with NAMES' certificates: a folder of them, and the first one."""
+    """Make what `make_site` does, and NAMES' certificates: the first one, and a folder of them all."""
     site = make_site(directory)
     folder = directory / FOLDER
     folder.mkdir(parents=True)
@@ -29,7 +32,9 @@ def make_site_of_many(directory: Path) -> Site:
     trust = directory / "authority.crt"
     trust.write_bytes(authority.pem)
     first, *_ = [authority.write_certificate(folder, name) for name in NAMES]
-    return replace(site, certificates={"ecdsa": Certificate(chain=trust, key=first, pem=first)})
+    one = Certificate(chain=first, key=first, pem=first, authority=trust, names=NAMES[:1])
+    many = replace(one, pem=folder, names=NAMES)
+    return replace(site, certificates={**site.certificates, ONE: one, MANY: many})
 
 
 class Authority:

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from comparison.loads import CPU, KIB, Load, Quantity, Target
-from comparison.servers import TERMPROXY
+from comparison.servers import TERMPROXY, Setting
 from comparison.wrk import Asked, Wrk
 from many_names.certificates import FOLDER, NAMES
+from many_names.certificates import ONE as ONE_NAME
 from many_names.tools import Memory, Start
 
 MANY = replace(
@@ -24,6 +25,8 @@ CPU_SECONDS = Quantity(name="cpu", title="CPU", unit="s")
 MEMORY = Quantity(name="memory", title="PSS", unit="MiB", scale=1 / KIB**2)
 
 TARGET = Target(ratio=1.03)
+# MANY does not look at it.
+SETTING = Setting(certificate=ONE_NAME)
 
 
 def handshakes(which: Asked) -> Wrk:
@@ -35,6 +38,7 @@ LOADS = (
         name="start",
         title="start",
         tool=Start(),
+        setting=SETTING,
         shows=(UNTIL_SERVING, CPU_SECONDS, MEMORY),
         fresh_processes=True,
     ),
@@ -42,6 +46,7 @@ LOADS = (
         name="first-visit",
         title="handshake, each name for the first time",
         tool=handshakes("every"),
+        setting=SETTING,
         shows=(WORKER,),
         fresh_processes=True,
     ),
@@ -49,6 +54,7 @@ LOADS = (
         name="no-name",
         title="handshake, no name",
         tool=handshakes("none"),
+        setting=SETTING,
         shows=(WORKER, CPU),
         target=TARGET,
     ),
@@ -56,6 +62,7 @@ LOADS = (
         name="first-name",
         title="handshake, the first name",
         tool=handshakes("first"),
+        setting=SETTING,
         shows=(WORKER, CPU),
         target=TARGET,
     ),
@@ -63,6 +70,7 @@ LOADS = (
         name="last-name",
         title="handshake, the last name",
         tool=handshakes("last"),
+        setting=SETTING,
         shows=(WORKER, CPU),
         target=TARGET,
     ),
@@ -70,6 +78,7 @@ LOADS = (
         name="every-name",
         title="handshake, every name",
         tool=handshakes("every"),
+        setting=SETTING,
         shows=(WORKER, CPU),
         target=TARGET,
     ),
@@ -77,6 +86,7 @@ LOADS = (
         name="memory",
         title="memory, all names served",
         tool=Memory(),
+        setting=SETTING,
         shows=(MEMORY,),
     ),
 )

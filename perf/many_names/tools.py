@@ -14,7 +14,7 @@ class Start:
         del seconds  # it is over
         return {
             "until_serving": subject.ready_after,
-            "cpu": read(subject.pid, subject.core).cpu,
+            "cpu": read(subject.pid, subject.cores).cpu,
             "memory": proportional_bytes(subject.pid),
         }
 

@@ -37,6 +37,7 @@ def test_names_that_nobody_counted_make_the_measurement_invalid() -> None:
 
 def test_the_two_differ_in_their_certificates_only() -> None:
     places = {"port": "1", "backend_port": "2", "directory": "/site", "pem": "/site/many/first.pem"}
+    places |= {"workers": "1", "connections": "4096"}
     many, one = (server.config_for(places).splitlines() for server in (MANY, ONE))
     [(ours, theirs)] = [pair for pair in zip(many, one, strict=True) if len({*pair}) > 1]
     assert ours == 'certificates = ["/site/many/certificates"]'
