@@ -88,8 +88,14 @@ class Server:
 
     def total_of(self, worker: int) -> int:
         """Return what a worker that has ended has cost, and its parents before it."""
-        with (self.directory / f"totals.{worker}").open() as lines:
-            return instructions_of_ours(lines)
+        try:
+            with (self.directory / f"totals.{worker}").open() as lines:
+                return instructions_of_ours(lines)
+        except FileNotFoundError as error:
+            # A valgrind that passes Landlock on to the kernel is under it itself.
+            raise ServerError(
+                "a worker has left no total: does Landlock keep it from writing?"
+            ) from error
 
 
 @contextmanager
