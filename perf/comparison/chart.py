@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison.loads import GROWTH
-from comparison.report import Result
+from comparison.report import Result, headings
 from comparison.summary import Row, Spread
 
-COLOURS = ("#4477aa", "#ee8833", "#228866", "#aa3377", "#777777")
+COLOURS = ("#777777", "#4477aa", "#ee8833", "#228866", "#aa3377")
 GROUP_WIDTH = 0.8
 
 
@@ -53,7 +53,7 @@ def draw_ratios(axes: Axes, result: Result, mode: str, shown: Sequence[Row]) -> 
     ours, *peers = shown[0].figures
     for index, peer in enumerate(peers):
         ratios = [row.ratios[peer] for row in shown]
-        draw_bars(axes, ratios, f"÷ {peer}", index, len(peers))
+        draw_bars(axes, ratios, f"÷ {peer}", index, len(peers), colour_of(result, peer))
     draw_targets(axes, shown)
     axes.set_xticks(range(len(shown)), [tick_label(row) for row in shown], fontsize=8)
     axes.set_ylabel(f"{result.columns[ours]} ÷ peer, less is better")
@@ -66,13 +66,20 @@ def draw_growth(axes: Axes, result: Result, mode: str, shown: Sequence[Row]) -> 
     servers = list(shown[0].figures)
     for index, server in enumerate(servers):
         growths = [row.figures[server] for row in shown]
-        draw_bars(axes, growths, result.columns[server], index, len(servers))
+        draw_bars(axes, growths, result.columns[server], index, len(servers), colour_of(result, server))
     axes.set_xticks(range(len(shown)), [tick_label(row) for row in shown], fontsize=8)
     axes.set_ylabel("cost ÷ that with one, or the fewest")
     axes.set_title(f"{mode}: how the cost of an operation grows, each server beside itself", loc="left")
 
 
-def draw_bars(axes: Axes, spreads: Sequence[Spread | None], label: str, index: int, count: int) -> None:
+def colour_of(result: Result, server: str) -> str:
+    """The same for a program in all panels."""
+    return COLOURS[headings(result).index(result.columns[server]) % len(COLOURS)]
+
+
+def draw_bars(  # noqa: PLR0913, PLR0917 - a bar chart has that many
+    axes: Axes, spreads: Sequence[Spread | None], label: str, index: int, count: int, colour: str
+) -> None:
     width = GROUP_WIDTH / count
     places, heights, below, above = [], [], [], []
     for group, spread in enumerate(spreads):
@@ -87,7 +94,7 @@ def draw_bars(axes: Axes, spreads: Sequence[Spread | None], label: str, index: i
         width * 0.92,
         yerr=(below, above),
         label=label,
-        color=COLOURS[index % len(COLOURS)],
+        color=colour,
         error_kw={"linewidth": 0.8, "capsize": 2, "ecolor": "#333333"},
     )
     axes.bar_label(
