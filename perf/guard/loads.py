@@ -7,6 +7,7 @@ slower than it can.
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,10 +57,22 @@ def keep_alive(client: Client, times: int) -> None:
             ask(connection)
 
 
+@contextmanager
+def at_leisure() -> Iterator[None]:
+    """Rest twice as long as what was done took.
+
+    A worker that spends half of its time in handshakes lets the next ones wait for their turn, which
+    takes a longer way; and here each one takes fifty times longer than it should.
+    """
+    began = time.perf_counter()
+    yield
+    time.sleep(2 * (time.perf_counter() - began))
+
+
 def full_handshakes(client: Client, times: int) -> None:
     context = client.context()
     for _ in range(times):
-        with client.connect(context) as connection:
+        with at_leisure(), client.connect(context) as connection:
             ask(connection)
             assert not connection.session_reused
 
@@ -71,7 +84,7 @@ def resumed_handshakes(client: Client, times: int) -> None:
         ask(connection)
         session = connection.session
     for _ in range(times):
-        with client.connect(context, session) as connection:
+        with at_leisure(), client.connect(context, session) as connection:
             ask(connection)
             assert connection.session_reused
             session = connection.session
