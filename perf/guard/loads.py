@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,15 @@ class Client:
     def connect(
         self, context: ssl.SSLContext, session: ssl.SSLSession | None = None
     ) -> Iterator[ssl.SSLSocket]:
-        """Both sides end in order: the server closes because it was asked to."""
+        """Both sides end in order: the server closes because it was asked to.
+
+        It has time to finish its part of the handshake before it is asked for anything: whether it finds
+        one message or two when it looks would be chance.
+        """
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
-        with context.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+        with followed_by_rest(1):
+            connection = context.wrap_socket(plain, server_hostname="localhost", session=session)
+        with connection:
             yield connection
             # A server in mode http need not wait for our close_notify.
             with suppress(OSError):
@@ -58,15 +64,20 @@ def keep_alive(client: Client, times: int) -> None:
 
 
 @contextmanager
-def at_leisure() -> Iterator[None]:
-    """Rest twice as long as what was done took.
+def followed_by_rest(times: float) -> Iterator[None]:
+    """Rest afterwards, so many times as long as it took."""
+    began = time.perf_counter()
+    yield
+    time.sleep(times * (time.perf_counter() - began))
+
+
+def at_leisure() -> AbstractContextManager[None]:
+    """Leave the server alone after a handshake.
 
     A worker that spends half of its time in handshakes lets the next ones wait for their turn, which
     takes a longer way; and here each one takes fifty times longer than it should.
     """
-    began = time.perf_counter()
-    yield
-    time.sleep(2 * (time.perf_counter() - began))
+    return followed_by_rest(2)
 
 
 def full_handshakes(client: Client, times: int) -> None:

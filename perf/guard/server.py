@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -27,7 +28,8 @@ from guard.loads import WARM_UP, Client, Load, full_handshakes, keep_alive, resu
 TERMPROXY = Path(sys.executable).with_name("termproxy")
 # Starting takes 10 s alone, and much longer on a busy machine.
 PATIENCE = 180.0
-WAITING_SECONDS = 5.0
+WAITING_SECONDS = 8.0
+WAITS = 3
 CONFIG = """\
 {user}workers = 1
 [log]
@@ -188,11 +190,12 @@ class Task:
 
 
 def tasks(server: Server, loads: Sequence[Load]) -> Iterator[Task]:
-    """Between any two there is a worker with nothing to do; the first task is to wait."""
+    """Between any two there is a worker with nothing to do; the first tasks are to wait."""
     nothing = Task("", lambda: None)
     yield nothing
-    yield Task("time", lambda: time.sleep(WAITING_SECONDS))
-    yield nothing
+    for _ in range(WAITS):
+        yield Task("time", lambda: time.sleep(WAITING_SECONDS))
+        yield nothing
     for load in loads:
         run = partial(load.run, server.client(load.mode), load.times)
         yield Task(load.title, run, load.access_log)
@@ -219,10 +222,12 @@ def per_operation(lives: Sequence[Life], loads: Sequence[Load]) -> list[int]:
 
     A worker's clock ticks four times a second, and on a busy machine a load takes longer.
     """
-    waited, longer = more_than_neighbours(lives, 1)
-    per_second = waited / longer
+    first_load = 1 + 2 * WAITS
+    waits = (more_than_neighbours(lives, place) for place in range(1, first_load, 2))
+    # What happens once in a while may happen while one of them waits.
+    per_second = median(more / longer for more, longer in waits)
     found = []
-    for place, load in zip(range(3, len(lives), 2), loads, strict=True):
+    for place, load in zip(range(first_load, len(lives), 2), loads, strict=True):
         more, longer = more_than_neighbours(lives, place)
         found.append(round((more - per_second * longer) / load.times))
     return found

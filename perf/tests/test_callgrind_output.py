@@ -68,15 +68,19 @@ def test_a_call_without_a_file_stays_in_the_file() -> None:
 
 
 def test_a_load_costs_what_its_worker_has_more_than_those_beside_it() -> None:
-    """The master has 1,000 more for each worker; a second costs 60; the loads take 20 and 40 s."""
+    """The master has 1,000 more for each worker, and a second costs 60, but once when it waits."""
     first, second = LOADS[:2]
     lives = [
         Life(10_000, seconds=1.0),
         Life(11_000 + 5 * 60, seconds=6.0),
         Life(12_000, seconds=1.0),
-        Life(13_000 + 50 * first.times + 20 * 60, seconds=21.0),
+        Life(13_000 + 5 * 60 + 999, seconds=6.0),
         Life(14_000, seconds=1.0),
-        Life(15_000 + 70 * second.times + 40 * 60, seconds=41.0),
+        Life(15_000 + 5 * 60, seconds=6.0),
         Life(16_000, seconds=1.0),
+        Life(17_000 + 50 * first.times + 20 * 60, seconds=21.0),
+        Life(18_000, seconds=1.0),
+        Life(19_000 + 70 * second.times + 40 * 60, seconds=41.0),
+        Life(20_000, seconds=1.0),
     ]
     assert per_operation(lives, [first, second]) == [50, 70]
