@@ -47,6 +47,18 @@ class TlsEnd(Protocol):
     def shutdown(self) -> int: ...
 
 
+class _Over:
+    """What is opposite to a pump when both have ended."""
+
+    __slots__ = ("opposite",)
+
+    ended = True
+    opposite: Any
+
+
+_OVER = _Over()
+
+
 class Pump:
     """Copy one way.  `on_end(self)` is called when the source has ended and the sink was told;
     `on_failure(self, error)` when a side failed: TlsError is the client's, OSError the backend's, all
@@ -62,12 +74,12 @@ class Pump:
         "_move",
         "_on_end",
         "_on_failure",
-        "_opposite",
         "_rest",
         "_scratch",
         "_source",
         "_tls",
         "ended",
+        "opposite",
         "source_was_cut",
     )
 
@@ -85,7 +97,7 @@ class Pump:
         self._backend = backend
         self._backend_fd = backend.fileno()
         self._on_end, self._on_failure = callbacks
-        self._opposite: Pump
+        self.opposite: Pump | _Over
         self._source: Any = None  # the watcher of what we read from
         self._blocked: Any = None  # the watcher of what would not take more
         self._rest: memoryview | None = None
@@ -124,6 +136,8 @@ class Pump:
             self._blocked.stop()
             self._blocked.close()
         self._source = self._blocked = None
+        if self.opposite.ended:  # no cycle is left for the garbage collector
+            self.opposite.opposite = self.opposite = _OVER
 
     def _not_moved(self, outcome: int) -> None:
         if outcome == Outcome.MORE:
@@ -134,7 +148,7 @@ class Pump:
         elif outcome == Outcome.WANT_WRITE:
             # Reading needs to write first (a key update's answer), and the client's socket is full.
             self._wait_until_writable(self._client_fd)
-        elif outcome == Outcome.TRUNCATED and not self._opposite.ended:
+        elif outcome == Outcome.TRUNCATED and not self.opposite.ended:
             self._on_failure(self, TruncatedError())
         else:
             # Once the client has our "that was all", leaving without its own is no loss: many do.
@@ -210,7 +224,7 @@ class ToBackend(Pump):
             return Outcome.WANT_WRITE
 
     def _end_sink(self) -> int:
-        if not self._opposite.ended:  # else both sockets are closed next, which says it, too
+        if not self.opposite.ended:  # else both sockets are closed next, which says it, too
             self._backend.shutdown(socket.SHUT_WR)
         return Outcome.DONE
 
@@ -242,5 +256,5 @@ def relay(
     """The two pumps of a connection, not started yet."""
     to_backend = ToBackend(loop, scratch, client, backend, callbacks)
     to_client = ToClient(loop, scratch, client, backend, callbacks)
-    to_backend._opposite, to_client._opposite = to_client, to_backend  # noqa: SLF001
+    to_backend.opposite, to_client.opposite = to_client, to_backend
     return to_backend, to_client

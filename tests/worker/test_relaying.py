@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from termproxy.observability.scoreboard import Column
+from termproxy.relay.pump import Pump
 from termproxy.worker.connection import LINGER, Phase
 from termproxy.worker.relaying import IDLE_CHECKS
 from tests.relay.ends import TlsClient, receive, reset, send_all, turns, until
@@ -594,6 +596,23 @@ def test_a_close_counts_once(bench: Bench) -> None:
 
     assert bench.count(Column.OPEN) == 0
     assert bench.room_made == 1
+
+
+def test_a_relay_that_is_over_leaves_nothing_to_the_garbage_collector(bench: Bench) -> None:
+    """It runs seldom in a worker: what waits for it would be memory of thousands of connections."""
+    gc.collect()
+    gc.disable()
+    try:
+        client, backend = bench.relay()
+        client.send(b"12345")
+        assert receive(backend) == b"12345"
+        client.vanish()
+        until(bench.all_is_given_back, "the end")
+        left = [each for each in gc.get_objects() if isinstance(each, Pump)]
+    finally:
+        gc.enable()
+
+    assert left == []
 
 
 def test_without_an_access_log_connections_are_still_counted(bench: Bench) -> None:
