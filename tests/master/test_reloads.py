@@ -85,6 +85,12 @@ def test_more_than_may_wait_are_turned_away() -> None:
         class supervisor:  # noqa: N801 - as the arbiter has it
             stopping, candidate = False, 2
 
+        class succession:  # noqa: N801 - too
+            class upgrade:  # noqa: N801 - too
+                @staticmethod
+                def why_no_change() -> None:
+                    """None is under way."""
+
     told: list[dict[str, Any]] = []
     reloads = Reloads(Busy(), lambda: None)  # type: ignore[arg-type,return-value]
     for _ in range(WAITING_MAX + 1):

@@ -765,6 +765,8 @@ class Life(RuleBasedStateMachine):
             self.hung &= set(self.alive)
             self.tick(40.0)
             self.all_ready()
+            while self.proofs:
+                self.act([*self.supervisor.on_proved(self.proofs.pop(), self.now)])
             for pid, worker in list(self.supervisor.workers.items()):
                 if worker.phase not in (Phase.STARTING, Phase.READY):
                     self.go(pid)
