@@ -142,7 +142,7 @@ class Master:
         except OSError:
             pass  # it was killed
         for answer in self._waiting.values():
-            answer.set_exception(GoneError())
+            answer.set(None)  # an exception would have gevent import modules, which we may not read
 
     def hang_up(self) -> None:
         """Have hear() end: there is nothing left to do."""
@@ -286,6 +286,8 @@ class Desk:
                 why = f"the master has not answered within {timeout:g} seconds"
                 raise RefusedError(503 if is_probe else 504, why)
             answer = question.answer.get()
+            if answer is None:
+                raise GoneError
         finally:
             question.forget()
             leaving.kill()

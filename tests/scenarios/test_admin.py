@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from termproxy.admin.routes import request_for
 from tests.conftest import Dial, Serve
 from tests.support.backends import Backend
 from tests.support.clients import exchange, leave
@@ -209,3 +210,19 @@ def test_counters_go_on_whatever_dies(serve: Serve, dial: Dial) -> None:
     counted = {key: value for key, value in before.items() if key[0].endswith(("_total", "_count"))}
     assert counted["connections_accepted_total",] == 4
     assert {key: after[key] for key in counted if after[key] < counted[key]} == {}
+
+
+def test_who_waits_when_the_master_is_killed_is_hung_up_on(serve: Serve, dial: Dial) -> None:
+    with Backend() as backend, serve(backend.address) as server, dial(server) as client:
+        exchange(client)
+        admin = admin_of(server)
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.settimeout(PATIENCE)
+            waiting.connect(str(server.control))
+            waiting.sendall(request_for({"verb": "stop", "now": False}))
+            server.wait_for_words("stopping: draining")
+            os.kill(server.pid, signal.SIGKILL)
+            assert waiting.recv(1) == b""
+        leave(client)
+        wait_until(lambda: admin not in session_members(server.pid), "it has gone, too")
+        assert "a helper failed" not in server.said()
