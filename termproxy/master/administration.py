@@ -62,6 +62,7 @@ class Administration:
         self._young_deaths = 0
         self._ticked = 0.0
         self._is_finishing = False
+        self._finish_until = 0.0
 
     def add(
         self, sock: socket.socket, *, is_public: bool = False, names: frozenset[str] = frozenset()
@@ -101,6 +102,10 @@ class Administration:
         self._close_listeners()
         self._listeners.clear()
 
+    def has_to_answer(self, now: float) -> bool:
+        """Whether somebody may still wait for an answer of ours, and not in vain."""
+        return self.pid is not None and self._is_finishing and now < self._finish_until
+
     def replace(self, before: socket.socket, after: socket.socket) -> None:
         """Have another socket served in this one's place, where nobody can come any more."""
         self._finish()
@@ -114,6 +119,7 @@ class Administration:
             self._start(clock.monotonic())  # somebody may be waiting
         if self._talk is not None:
             self._is_finishing = True
+            self._finish_until = clock.monotonic() + LAST_WORDS
             self._talk.finish()
 
     def leave(self) -> None:

@@ -190,7 +190,7 @@ class Arbiter:
 
     def _loop(self) -> int:
         next_tick = clock.monotonic()
-        while self._exit_status is None:
+        while self._exit_status is None or self.administration.has_to_answer(clock.monotonic()):
             try:
                 for key, _ in self.selector.select(max(0.0, next_tick - clock.monotonic())):
                     key.data(clock.monotonic())

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from termproxy.master.administration import OPEN_MAX, SILENT_MAX, Administration
+from termproxy import clock
+from termproxy.master.administration import LAST_WORDS, OPEN_MAX, SILENT_MAX, Administration
 from termproxy.master.control import Request
 from termproxy.master.spawn import Helper
 from termproxy.master.supervisor import BACK_OFF_FIRST
@@ -265,6 +266,18 @@ def test_it_is_told_to_finish_and_its_listeners_are_let_go(master: Master) -> No
     master.administration.on_exit(pid, "exited with status 0", 2.0)
     master.administration.tick(1000.0)
     assert len(master.forks.started) == 1
+
+
+def test_the_end_waits_for_those_who_have_come_but_not_for_ever(master: Master) -> None:
+    master.administration.tick(1.0)
+    now = clock.monotonic()
+    assert not master.administration.has_to_answer(now)
+    master.administration.finish()
+    assert master.administration.has_to_answer(now + 1.0)
+    assert not master.administration.has_to_answer(clock.monotonic() + LAST_WORDS)
+    assert master.administration.pid is not None
+    master.administration.on_exit(master.administration.pid, "exited with status 0", now)
+    assert not master.administration.has_to_answer(now)
 
 
 def test_when_there_is_none_one_is_started_to_finish(master: Master) -> None:
