@@ -223,5 +223,5 @@ def test_the_limit_of_descriptors_is_raised_to_what_is_needed(serve: Serve, tmp_
 def test_a_hard_limit_that_is_too_low_is_told_with_its_cure(serve: Serve) -> None:
     server = serve(NOWHERE, limits={"connections": 1_000_000})
     with server:
-        assert "limits.connections = 1000000 needs 2000064 descriptors a worker" in server.said()
+        assert "limits.connections = 1000000 needs 2000065 descriptors a worker" in server.said()
         assert "LimitNOFILE=" in server.said()
