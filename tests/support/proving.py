@@ -44,6 +44,7 @@ def carry_out(todo: Plan, workers: Sequence[Sequence[Assembly]]) -> dict[str, An
     for channel in channels:
         channel.close()
     gevent.sleep(0.01)  # so that they see it
+    gevent.get_hub().destroy(destroy_loop=True)  # whoever needs a loop next gets one of its own
     with os.fdopen(read_fd, "rb") as said:
         (report,) = MessageReader(1 << 20).feed(said.read())
     return report
