@@ -1,12 +1,12 @@
 """The command line of `perf/compare`: what to compare, how long, where the result goes."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from comparison.chart import draw
+from comparison.choices import chosen_loads, chosen_servers
 from comparison.loads import LOADS, Load
 from comparison.page import write_page
 from comparison.report import write_json
@@ -26,34 +26,6 @@ from comparison.site import make_site
 from many_names.certificates import MANY, ONE, make_site_of_many
 
 NAME = "comparison"
-
-
-def chosen_loads(_context: click.Context, _option: click.Parameter, value: str | None) -> list[Load]:
-    """Read a comma-separated list of names of loads, or of their first words."""
-    known = [*LOADS, *SCALE_LOADS]
-    return [] if value is None else choose(value, known)
-
-
-def choose(names: str, known: Sequence[Load]) -> list[Load]:
-    """Return the loads that are named, in their own order: "handshake" is all of "handshake-…"."""
-    words = [word.strip() for word in names.split(",")]
-    matches = {
-        word: {load.name for load in known if f"{load.name}-".startswith(f"{word}-")} for word in words
-    }
-    if unknown := [word for word, found in matches.items() if not found]:
-        everything = ", ".join(load.name for load in known)
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {everything}")
-    wanted = set().union(*matches.values())
-    return [load for load in known if load.name in wanted]
-
-
-def chosen_servers(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
-    """Read a comma-separated list of servers, or of programs, which are all of their servers."""
-    known = {name for peers in SERVERS.values() for it in peers for name in (it.name, it.column) if name}
-    names = [] if value is None else [name.strip() for name in value.split(",")]
-    if unknown := sorted(set(names) - known):
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return names
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

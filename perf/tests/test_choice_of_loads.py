@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from comparison.__main__ import choose
+from comparison.choices import choose
 from comparison.loads import LOADS
 from comparison.machine import Cores
 from comparison.scale import SCALE_LOADS
