@@ -55,7 +55,7 @@ from termproxy.master.verbs import Verbs
 from termproxy.observability import logs
 from termproxy.observability.failure_book import FailureBook
 from termproxy.observability.metrics import FAILURES
-from termproxy.observability.scoreboard import ROWS, SLOTS, Column, Row, Scoreboard
+from termproxy.observability.scoreboard import NANOSECONDS, ROWS, SLOTS, Column, Row, Scoreboard
 from termproxy.tls._openssl import openssl_version
 from termproxy.tls.context import Stores
 from termproxy.worker.main import Assignment, gevent_version, raise_descriptor_limit
@@ -378,7 +378,7 @@ class Arbiter:
         if is_first and not self.succession.take_place():
             self._stop(clock.monotonic())
             return
-        self._order_workers(generation.number, ACCEPT)
+        self._have_accept(generation.number)
         wanted = {address for _, address in generation.addresses()}
         self.listeners.close(a for a in self.listeners.addresses() if a not in wanted)
         self._added_addresses.pop(generation.number, None)
@@ -464,6 +464,14 @@ class Arbiter:
         return generation is not None and any(
             site.next_change is not None and site.next_change <= utc_now for site in generation.sites
         )
+
+    def _have_accept(self, generation: int) -> None:
+        """All slots count as watched from now on: the first worker does not take those of the others."""
+        beat = int(clock.monotonic() * NANOSECONDS)
+        for worker in self.supervisor.workers.values():
+            if worker.generation == generation:
+                self.scoreboard.slot_beats[worker.slot] = beat
+        self._order_workers(generation, ACCEPT)
 
     def _order_workers(self, generation: int, message: bytes, fds: Sequence[int] = ()) -> None:
         for pid, worker in self.supervisor.workers.items():

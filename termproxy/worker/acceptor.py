@@ -176,6 +176,7 @@ class Acceptor:
         self.shared = shared
         self._slot = slot
         self._beats = beats
+        self._beat = 0  # our last one
         self._descriptors = descriptors
         self._room = self._count_room()
         self._listeners: list[Listener] = []
@@ -203,13 +204,14 @@ class Acceptor:
             return
         self._room = self._count_room()
         if not self._full and now >= self._paused_until:
-            self._beats[self._slot] = int(now * NANOSECONDS)
+            self._beat = self._beats[self._slot] = int(now * NANOSECONDS)
         self._watch(now)
 
     def stop(self) -> None:
         """Accept no more, for good.  The next generation, if there is one, goes on with the queues."""
         self._stopped = True
-        self._beats[self._slot] = 0  # others look after it from their next tick on
+        if self._beats[self._slot] == self._beat:  # and not the next generation's
+            self._beats[self._slot] = 0  # others look after it from their next tick on
         for listener in self._listeners:
             listener.close()
 

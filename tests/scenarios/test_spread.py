@@ -25,6 +25,7 @@ def of_each(server: Server, what: str) -> list[int]:
 
 
 def test_idle_connections_are_spread(serve: Serve, trust: ssl.SSLContext) -> None:
+    """From the first moment on, in which none of the others has shown yet that it is there."""
     with EchoForMany() as backend, serve(backend.address, workers=WORKERS) as server:
         clients = open_many(server.port, trust)
         shares = of_each(server, "connections")

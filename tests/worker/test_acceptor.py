@@ -270,6 +270,13 @@ def test_a_stop_takes_who_waits_already_and_lets_go(door: Door) -> None:
             os.fstat(fd)
 
 
+def test_a_stop_leaves_the_slot_to_the_next_generation_when_that_has_it(door: Door) -> None:
+    door.beats[0] = theirs = int((NOW + 0.1) * NANOSECONDS)
+    door.acceptor.stop()
+
+    assert door.beats[0] == theirs
+
+
 def test_sockets_that_come_after_the_stop_are_let_go(door: Door) -> None:
     door.acceptor.stop()
     with socket.create_server(("127.0.0.1", 0)) as sock:
