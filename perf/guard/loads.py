@@ -139,7 +139,7 @@ LOADS = (
     ),
 )
 # Makes every worker alike before it is counted: what the first clients cost is not of interest.
-WARM_UP = 3
+WARM_UP = 2
 
 
 @contextmanager

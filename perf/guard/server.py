@@ -1,10 +1,10 @@
 """termproxy under callgrind, with one start for all loads.
 
 callgrind tells a process's total when it ends, and a forked process's total begins
-with that of its parent.  So each load gets a worker of its own, by a reload that ends
-the worker before, and between any two loads there is a worker without a load: what a
-load costs is its worker's total less the mean of its two neighbours', which grow alike
-with the master's.
+with that of its parent.  So each load gets a worker of its own: WINCH ends the one before, and HUP
+brings another.  Between any two loads there is a worker without a load: what a load
+costs is its worker's total less the mean of its two neighbours', which grow alike with
+the master's.
 """
 
 import os
@@ -28,7 +28,7 @@ from guard.loads import WARM_UP, Client, Load, full_handshakes, keep_alive, resu
 TERMPROXY = Path(sys.executable).with_name("termproxy")
 # Starting takes 10 s alone, and much longer on a busy machine.
 PATIENCE = 180.0
-WAITING_SECONDS = 8.0
+WAITING_SECONDS = 6.0
 WAITS = 3
 CONFIG = """\
 {user}workers = 1
@@ -68,15 +68,19 @@ class Server:
         return Client(self.ports[mode], self.certificate)
 
     def new_worker(self, *, access_log: bool) -> int:
-        """Reload, and wait until the one worker is a new one."""
+        """End the one worker there is, and have another one: a reload alone might keep it."""
+        self.end_worker()
         write_config(
             self.directory, self.certificate, self.ports, self.backend_port, access_log=access_log
         )
-        before = self.workers()
         self.process.send_signal(signal.SIGHUP)
-        wait_for("a new worker", lambda: len(now := self.workers()) == 1 and not now & before)
+        wait_for("a new worker", lambda: len(self.workers()) == 1)
         [worker] = self.workers()
         return worker
+
+    def end_worker(self) -> None:
+        self.process.send_signal(signal.SIGWINCH)
+        wait_for("the worker's end", lambda: not self.workers())
 
     def workers(self) -> set[int]:
         return {child.pid for child in self.process.children()}
@@ -212,8 +216,7 @@ def live(server: Server, of: Iterable[Task], tell: Callable[[str], None]) -> lis
         server.warm_up()
         task.run()
         ended.append((worker, time.perf_counter() - began))
-    # Ends the last one.
-    server.new_worker(access_log=False)
+    server.end_worker()
     return [Life(server.total_of(worker), seconds) for worker, seconds in ended]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guard.judgement import MARGIN, Change, changes, store, stored_figures, this_build
+from guard.judgement import MARGIN, Change, changes, least, middle, store, stored_figures, this_build
 
 
 def test_dearer_by_more_than_the_margin_is_a_regression() -> None:
@@ -15,6 +15,17 @@ def test_dearer_by_more_than_the_margin_is_a_regression() -> None:
 def test_a_load_that_nobody_has_counted_is_no_regression() -> None:
     [change] = changes({"another": 1}, {"load": 1000})
     assert (change.stored, change.ratio, change.is_regression) == (None, None, False)
+
+
+def test_the_middle_one_of_several_counts_is_stored() -> None:
+    assert middle([{"load": 10, "other": 1}, {"load": 90, "other": 2}, {"load": 12, "other": 3}]) == {
+        "load": 12,
+        "other": 2,
+    }
+
+
+def test_of_what_was_counted_again_the_least_is_believed() -> None:
+    assert least([{"load": 12, "other": 5}, {"load": 10}, {"load": 11}]) == {"load": 10, "other": 5}
 
 
 def test_figures_are_stored_for_one_build_of_python_and_compared_with_its_own(tmp_path: Path) -> None:
