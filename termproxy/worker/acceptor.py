@@ -31,8 +31,12 @@ from termproxy.worker.shared import Connection, Shared
 
 log = logging.getLogger("worker")
 
-# Clients taken in one go, before those already here get their turn again.
+# Clients taken in one go, at most, before those already here get their turn again.
 BATCH = 16
+
+# Mostly there is one, and to ask whether there are more costs a system call: that is done after so many
+# events that brought as many as were asked for; then twice as many are.
+EVENTS_EACH = 4
 
 # A slot is silent when its listeners have not been watched for this long: four ticks missed.
 SILENT_AFTER = 1.0  # seconds
@@ -74,6 +78,7 @@ class Listener:
         self._sock = sock
         self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
         self._watching = False
+        self._full_batches = 0  # in a row
         self._kind = _kind_of(frontend)
         self._is_unix = sock.family is socket.AF_UNIX
         self._port: int = 0 if self._is_unix else sock.getsockname()[1]
@@ -88,7 +93,7 @@ class Listener:
     def close(self) -> None:
         """Take who is waiting already, then let go; others may go on with the same socket."""
         if self._watching:
-            while self._accept_some():
+            while self._accept_some(BATCH):
                 pass
         self.watch(False)
         self._watcher.close()
@@ -97,17 +102,21 @@ class Listener:
     def _on_clients(self) -> None:
         handshakes = self._acceptor.shared.handshakes
         if not handshakes.is_awaited:
-            self._accept_some()
+            self._accept_batch()
             return
         begun = clock.monotonic()
-        self._accept_some()
+        self._accept_batch()
         ended = clock.monotonic()
         if rest := handshakes.charge_accepting(ended - begun, ended):
             self._acceptor.pause(rest, ended)
 
-    def _accept_some(self) -> bool:
-        """Accept a batch; whether more may be waiting, and may be taken."""
-        for _ in range(BATCH):
+    def _accept_batch(self) -> None:
+        is_full = self._accept_some(min(1 << self._full_batches // EVENTS_EACH, BATCH))
+        self._full_batches = self._full_batches + 1 if is_full else 0
+
+    def _accept_some(self, most: int) -> bool:
+        """Accept up to so many; whether more may be waiting, and may be taken."""
+        for _ in range(most):
             if not self._acceptor.has_room():
                 return False
             try:

@@ -177,7 +177,9 @@ def showing(scene: Scene, version: ssl.TLSVersion, shown: Issued | None) -> ssl.
 # Who does not speak TLS, or not at all.
 
 
-@pytest.mark.parametrize("begin", [b"", b"\x16", client_hello("open.test")[:100]])
+@pytest.mark.parametrize(
+    "begin", [b"", b"\x16", client_hello("open.test")[:100]], ids=["silent", "a byte", "half a hello"]
+)
 def test_a_port_scanner(scene: Scene, begin: bytes) -> None:
     line = fails(scene, raw(scene, begin, end=True), "scanner")
     assert line["detail"] == "the client left before it had sent a ClientHello"

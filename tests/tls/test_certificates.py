@@ -169,7 +169,11 @@ def test_an_encrypted_key(chain_file: Path, key_file: Path, content: bytes) -> N
     assert "openssl pkey" in error.cure
 
 
-@pytest.mark.parametrize("content", [BROKEN_KEY, KEY[:-40], KEY[:60] + b"-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content",
+    [BROKEN_KEY, KEY[:-40], KEY[:60] + b"-----END PRIVATE KEY-----\n"],
+    ids=["no key inside", "no end", "cut short"],
+)
 def test_a_damaged_key(chain_file: Path, key_file: Path, content: bytes) -> None:
     chain_file.write_bytes(CHAIN)
     key_file.write_bytes(content)

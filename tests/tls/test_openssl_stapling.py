@@ -253,6 +253,9 @@ class _Raises:
     def __getitem__(self, _: object) -> None:
         raise RuntimeError("no")
 
+    def __repr__(self) -> str:
+        return "raises"
+
 
 NONSENSE: list[Any] = [
     None,

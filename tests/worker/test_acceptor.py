@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -162,10 +163,16 @@ def test_a_crowd_is_taken_in_batches(door: Door) -> None:
     until(lambda: door.open == 1, "the first")
     door.bench.shared.limits = Limits(connections=1000)
     door.acceptor.tick(NOW)
-    door.arrive(count=BATCH + 4)
+    door.arrive(count=90)
+    came = [1]
+    while came[-1] < 91:
+        door.acceptor._listeners[0]._on_clients()
+        came.append(door.open)
+    taken = [now - before for before, now in pairwise(came)]
+    assert taken == [1] * 3 + [2] * 4 + [4] * 4 + [8] * 4 + [16, 15]
+    door.arrive(count=2)
     door.acceptor._listeners[0]._on_clients()
-    assert door.open == 1 + BATCH
-    until(lambda: door.open == 5 + BATCH, "the rest")
+    assert door.open == 92, "one is expected again: there were not as many as could have been"
 
 
 def test_an_event_without_a_client_is_no_error(door: Door) -> None:
