@@ -72,7 +72,7 @@ class Connecting:
         self._on_failure = on_failure
         self._sock: socket.SocketType | None = None
         self._watcher: Any = None
-        self._last = BackendError("backend_refused", "no server is left")
+        self._last: BackendError | None = None
         self.server: Server | None = None
         """The one being tried, or connected to."""
 
@@ -84,7 +84,7 @@ class Connecting:
         while True:
             sock = self._sock or self._open_next()
             if sock is None:
-                raise self._last
+                raise self._last or BackendError("backend_refused", "no server is left")
             try:
                 if self._is_connected(sock):
                     self._stop_watching()

@@ -125,6 +125,11 @@ class Pump:
         except Exception as error:  # noqa: BLE001 - the one guard around a connection's callbacks
             self._on_failure(self, error)
 
+    def read_ahead(self) -> None:
+        """Read before the event comes that there is something to read."""
+        if self._blocked is None:
+            self.on_readable()
+
     def close(self) -> None:
         """Stop for good.  The sockets are the caller's to close, after this."""
         self.ended = True
@@ -192,6 +197,8 @@ class Pump:
             # Not even the alert fits: when it does, the source will tell its end again.
             self._wait_until_writable(self._sink_fd())
             return
+        if self.ended:  # the opposite failed, and all is over
+            return
         self.close()
         self._on_end(self)
 
@@ -224,7 +231,11 @@ class ToBackend(Pump):
             return Outcome.WANT_WRITE
 
     def _end_sink(self) -> int:
-        if not self.opposite.ended:  # else both sockets are closed next, which says it, too
+        # When the backend has ended, too, both sockets are closed next, which says it for less.  Mostly
+        # it has, but the loop has not come to it yet.
+        if not self.opposite.ended:
+            self.opposite.read_ahead()
+        if not (self.opposite.ended or self.ended):
             self._backend.shutdown(socket.SHUT_WR)
         return Outcome.DONE
 

@@ -149,7 +149,7 @@ def test_the_client_s_end_is_passed_on_as_a_half_close() -> None:
     play = Play()
     play.client_sends(Outcome.CLOSED)
 
-    assert play.end.log == ["decrypt", "half-close"]
+    assert play.end.log == ["decrypt", "encrypt", "half-close"]
     assert play.ended == [play.to_backend]
     assert play.to_backend.ended
     assert not play.to_client.ended
@@ -195,6 +195,36 @@ def test_the_second_end_needs_no_half_close() -> None:
     assert "half-close" not in play.end.log
 
 
+def test_a_backend_that_has_ended_unseen_needs_no_half_close() -> None:
+    """The loop would have come to it next."""
+    play = Play()
+    play.end.encrypts = [Outcome.CLOSED]
+    play.client_sends(Outcome.CLOSED)
+
+    assert play.end.log == ["decrypt", "encrypt", "close_notify"]
+    assert play.ended == [play.to_client, play.to_backend]
+    assert play.nothing_is_left()
+
+
+def test_the_client_s_end_lets_nothing_overtake_what_it_has_not_taken() -> None:
+    play = Play()
+    play.backend_sends(b"kept")
+    play.client_sends(Outcome.CLOSED)
+
+    assert play.end.log == ["encrypt", "decrypt", "half-close"]
+
+
+def test_a_relay_that_is_over_when_the_client_s_end_is_passed_on_is_told_once() -> None:
+    play = Play()
+    play.to_client._on_failure = lambda *_: close(play)
+    play.end.encrypts = [RESET]
+    play.client_sends(Outcome.CLOSED)
+
+    assert play.end.log == ["decrypt", "encrypt"]
+    assert play.ended == []
+    assert play.nothing_is_left()
+
+
 def test_an_end_behind_bytes_that_did_not_fit_waits_for_them() -> None:
     play = Play()
     play.client_sends(b"last words", Outcome.CLOSED)
@@ -204,7 +234,7 @@ def test_an_end_behind_bytes_that_did_not_fit_waits_for_them() -> None:
     play.backend_takes(10)
 
     assert play.end.to_backend == b"last words"
-    assert play.end.log == ["decrypt", "decrypt", "half-close"]
+    assert play.end.log == ["decrypt", "decrypt", "encrypt", "half-close"]
     assert play.ended == [play.to_backend]
 
 
@@ -383,9 +413,19 @@ class Relay(RuleBasedStateMachine):
         return set(wait) <= self.play.loop.waits_for
 
     @precondition(lambda self: self.waiting(READ_CLIENT))
-    @rule(step=st.sampled_from([5, Outcome.WANT_READ, Outcome.MORE, Outcome.SINK_FULL, Outcome.CLOSED]))
+    @rule(step=st.sampled_from([5, Outcome.WANT_READ, Outcome.MORE, Outcome.SINK_FULL]))
     def client_sends(self, step: int) -> None:
         self.play.client_sends(self.kept_for("backend") if step == Outcome.SINK_FULL else step)
+
+    @precondition(lambda self: self.waiting(READ_CLIENT))
+    @rule(unseen=st.sampled_from([5, Outcome.WANT_READ, Outcome.SINK_FULL, Outcome.CLOSED]))
+    def client_ends(self, unseen: int) -> None:
+        """While the backend has done something that no event has told of yet."""
+        if self.waiting(READ_BACKEND):
+            self.play.end.encrypts += [
+                self.kept_for("client") if unseen == Outcome.SINK_FULL else unseen
+            ]
+        self.play.client_sends(Outcome.CLOSED)
 
     @precondition(lambda self: self.waiting(READ_BACKEND))
     @rule(step=st.sampled_from([5, Outcome.WANT_READ, Outcome.SINK_FULL, Outcome.CLOSED]))
