@@ -28,7 +28,7 @@ from typing import cast
 from comparison.machine import choose_cores
 from comparison.processes import Running
 from comparison.run import started_backend
-from comparison.servers import TERMPROXY
+from comparison.servers import TERMPROXY, Setting
 from comparison.site import KEYS, Site, make_certificate, make_site
 from comparison.wrk import Wrk
 from termproxy import clock
@@ -129,7 +129,7 @@ def main(seconds: float, per_second: float, termproxy: Path) -> None:
     os.sched_setaffinity(0, {cores.load})
     with (
         started_backend(cores, termproxy, make_costly_site) as starter,
-        starter.start(TERMPROXY, "costly", core=cores.serving) as running,
+        starter.start(TERMPROXY, Setting(certificate="costly")) as running,
         closing_listener() as listener,
     ):
         for title, flooded in (

@@ -99,6 +99,7 @@ class TimeShare:
     Time in which no handshake was worked on earns credit, whether the worker did something else or
     nothing; time in handshakes costs SURCHARGE times as much.  Without credit none begins until there is
     nothing else to do: then they are granted some, so that without other work they hardly ever wait.
+    When none waits any more, either, the worker is idle, and the next ones begin as after a long rest.
     """
 
     __slots__ = ("_credit", "_in_handshakes", "_until")
@@ -128,3 +129,7 @@ class TimeShare:
     def grant(self) -> None:
         """There was nothing else to do."""
         self._credit = max(self._credit, GRANT)
+
+    def restore(self) -> None:
+        """There was nothing to do at all."""
+        self._credit = CREDIT_MAX

@@ -63,6 +63,8 @@ def network_of(host: str) -> bytes | None:
 class ClientTable:
     """For so many workers, each with so many connections at the most."""
 
+    __slots__ = ("_area", "_buckets", "_memory", "rows", "words")
+
     def __init__(self, rows: int, connections: int) -> None:
         self.rows = rows
         self._buckets = max(_BUCKETS_MIN, 1 << (connections - 1).bit_length())
@@ -151,6 +153,8 @@ class ClientTable:
 
 class Clients:
     """The table as one worker uses it."""
+
+    __slots__ = ("_row", "_secret", "_table", "_tables")
 
     def __init__(
         self, table: ClientTable, row: int, before: Sequence[ClientTable], secret: bytes

@@ -228,14 +228,14 @@ class ClientConnection:
         if not shared.gate.may_begin(self.seat, now, resumes=resumes):
             self.turn_away("handshakes_per_client")
             return
-        self.phase = Phase.WAITING
-        self._readable.stop()
-        shared.handshakes.join(self, now, resumes=resumes)
+        if not shared.handshakes.join(self, now, resumes=resumes):
+            self.phase = Phase.WAITING
+            self._readable.stop()
 
     def begin_handshake(self, *, waited: bool) -> None:
         """It is this client's turn; one that has left while it `waited` is not worth the crypto."""
         try:
-            self.phase = Phase.HANDSHAKE
+            was_waiting, self.phase = self.phase is Phase.WAITING, Phase.HANDSHAKE
             if waited and self._has_left():
                 detail = "the client left while its handshake waited to begin"
                 cure = "nothing, if it is rare; else the server has too much to do"
@@ -244,7 +244,8 @@ class ClientConnection:
                 )
                 self.close()
                 return
-            self._readable.start(self._on_handshake)
+            if was_waiting:
+                self._readable.start(self._on_handshake)
             self._advance_handshake()
         except Exception as error:  # noqa: BLE001 - see _crashed
             self._crashed(error)

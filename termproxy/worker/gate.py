@@ -28,6 +28,8 @@ class Seat:
 
 
 class Gate:
+    __slots__ = ("_clients", "_connections", "_handshakes", "is_on")
+
     def __init__(self, clients: Clients | None, limits: Limits) -> None:
         self._clients = clients
         self._connections = self._handshakes = 0

@@ -137,18 +137,19 @@ class HandshakeQueue:
         debt = self._time.debt
         return debt if debt > ACCEPTING_DEBT else 0.0
 
-    def join(self, client: Waiting, now: float, *, resumes: bool) -> None:
-        """Have its handshake begun: now, if that may be, or when it may."""
+    def join(self, client: Waiting, now: float, *, resumes: bool) -> bool:
+        """Have its handshake begun: now, if that may be, or when it may.  Whether it was now."""
         if not self.is_busy(now) and (
             self._budget is None or self._budget.wait(now, resumes=resumes) <= 0.0
         ):
             if self._budget is not None:
                 self._budget.take(resumes=resumes)
             client.begin_handshake(waited=False)
-            return
+            return True
         (self._resuming if resumes else self._full).since[client] = now
         self.is_awaited = True
         self._wake()
+        return False
 
     def leave(self, client: Waiting) -> None:
         """It is closed; does nothing for who does not wait."""
@@ -177,7 +178,10 @@ class HandshakeQueue:
         self._time.grant()
         if not self._go_on(now):
             self._sleep()
-            self._rest_until_one_may(now)
+            if self.is_awaited:
+                self._rest_until_one_may(now)
+            else:
+                self._time.restore()
 
     def _go_on(self, now: float) -> bool:
         """Begin as many as there is time for; False when none is left that may begin."""

@@ -204,6 +204,15 @@ def test_when_there_is_nothing_else_to_do_old_debts_are_forgotten() -> None:
     assert not clock.has_credit()
 
 
+def test_after_a_moment_without_anything_to_do_it_is_as_after_a_long_rest() -> None:
+    clock = Clock()
+    clock.handshake(0.05)
+    assert not clock.has_credit()
+    clock.share.restore()
+    clock.handshake(0.9 * CREDIT_MAX / SURCHARGE)
+    assert clock.has_credit()
+
+
 def test_a_grant_takes_nothing_away() -> None:
     clock = Clock()
     clock.share.grant()

@@ -94,6 +94,27 @@ def test_without_credit_it_waits_until_there_is_nothing_else_to_do(waiting: Wait
     assert len(waiting.queue) == 0
 
 
+def test_once_nobody_waits_and_there_is_nothing_else_to_do_a_burst_begins_at_once(
+    waiting: Waiting,
+) -> None:
+    waiting.use_up_credit()
+    waiting.join("a")
+    turns()
+    for name in "bcd":
+        waiting.join(name, takes=CREDIT_MAX / (1 + SURCHARGE) / 4)
+
+    assert waiting.events == ["a", "b", "c", "d"]
+
+
+def test_while_others_wait_there_is_no_more_than_a_grant(waiting: Waiting) -> None:
+    waiting.use_up_credit()
+    for name in "abcd":
+        waiting.join(name, takes=CREDIT_MAX / 2)
+    until(lambda: len(waiting.events) == 1, "the first")
+    assert waiting.queue.holds_back(clock.monotonic())
+    until(lambda: len(waiting.events) == 4, "all")
+
+
 def test_one_that_has_waited_for_long_is_told_so() -> None:
     """Its client may have left."""
     waiting = Waiting(handshake_queue=10)
