@@ -55,6 +55,9 @@ class _Over:
     ended = True
     opposite: Any
 
+    def read_ahead(self) -> None:
+        """There is nothing to read."""
+
 
 _OVER = _Over()
 
