@@ -1,8 +1,8 @@
-"""Build the three native modules, and compile the Python of the hot path; all else is in setup.cfg.
+"""Build the four native modules, and compile the Python of the hot path; all else is in setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
-`termproxy.http._wire` and `termproxy.observability._tally` need nothing but a compiler.
+The others (`_sockets`, `http._wire`, `observability._tally`) need nothing but a compiler.
 
 The modules in HOT stay plain Python, and work as such.  Cython compiles them as they are; classes that
 say in `__slots__` what they hold become structs, whose members cost no look-up: see perf/NOTES.md.
@@ -22,16 +22,21 @@ from setuptools.errors import CompileError, SetupError
 
 HOT = [
     "termproxy.backends.approach",
+    "termproxy.backends.balancing",
+    "termproxy.backends.cluster",
     "termproxy.backends.connect",
     "termproxy.backends.pool",
     "termproxy.backends.server",
     "termproxy.http.forwarding",
+    "termproxy.observability.metrics",
     "termproxy.relay.pump",
+    "termproxy.worker.acceptor",
     "termproxy.worker.admission",
     "termproxy.worker.client_table",
     "termproxy.worker.connection",
     "termproxy.worker.deadlines",
     "termproxy.worker.exchange",
+    "termproxy.worker.frontend",
     "termproxy.worker.gate",
     "termproxy.worker.handshake_queue",
     "termproxy.worker.http_connection",
@@ -113,7 +118,8 @@ def structs(module: str) -> str:
 
 def slots_of(node: ast.stmt) -> tuple[str, ...] | None:
     """What a class that nothing decorates says that it holds."""
-    if isinstance(node, ast.ClassDef) and not node.decorator_list:
+    is_plain = isinstance(node, ast.ClassDef) and not node.decorator_list
+    if is_plain and all(isinstance(base, ast.Name) for base in node.bases):
         for each in node.body:
             if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__":
                 return ast.literal_eval(each.value)
@@ -170,6 +176,7 @@ setup(
             libraries=["ssl", "crypto"],
             **hardened,
         ),
+        Extension("termproxy._sockets", ["termproxy/_sockets.pyx"], **hardened),
         Extension("termproxy.http._wire", ["termproxy/http/_wire.pyx"], **hardened),
         Extension("termproxy.observability._tally", ["termproxy/observability/_tally.pyx"], **hardened),
         *compiled(HOT),

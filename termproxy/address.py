@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,19 @@ class Address:
     def port(self) -> int:
         """0 when it is not known here: for a Unix socket, and for systemd's."""
         return 0 if isinstance(self.sockaddr, str) else self.sockaddr[1]
+
+    @property
+    def packed(self) -> bytes:
+        """As connect(2) takes it: a struct sockaddr_in, sockaddr_in6 or sockaddr_un."""
+        if isinstance(self.sockaddr, str):
+            return struct.pack("=H", self.family) + self.sockaddr.encode() + b"\0"
+        host, port = self.sockaddr
+        ip = ipaddress.ip_address(host)
+        if isinstance(ip, ipaddress.IPv4Address):
+            return struct.pack("=H", self.family) + struct.pack("!H4s8x", port, ip.packed)
+        interface = 0 if ip.scope_id is None else _interface(ip.scope_id)
+        head = struct.pack("=H", self.family) + struct.pack("!HI16s", port, 0, ip.packed)
+        return head + struct.pack("=I", interface)
 
     def __str__(self) -> str:
         if isinstance(self.sockaddr, str):
@@ -100,6 +114,18 @@ def parse_listening_address(text: str) -> Address:
     if not 0 < len(name) <= ACTIVATED_NAME_MAX or not name.isascii() or not name.isprintable():
         raise ValueError(f"{text!r}: that is no name; write FileDescriptorName= of the socket unit")
     return Address(socket.AF_UNSPEC, name)
+
+
+def _interface(scope: str) -> int:
+    """The number of what stands behind the % of an IPv6 address; 0, which nothing can be connected
+    through, when there is no such interface.
+    """
+    if scope.isdigit():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError:
+        return 0
 
 
 def _unix(path: str) -> Address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -141,3 +142,19 @@ def test_what_is_listened_on_else_is_an_address_as_any() -> None:
     for text in ("127.0.0.1:1", "unix:/run/a"):
         assert parse_listening_address(text) == parse_address(text)
     assert [parse_address(text).is_shared for text in ("127.0.0.1:1", "unix:/run/a")] == [False, True]
+
+
+def test_an_address_is_packed_as_the_kernel_has_it() -> None:
+    assert parse_address("127.0.0.1:258").packed.hex() == "020001027f000001" + "00" * 8
+    assert (
+        parse_address("[2001:db8::1]:258").packed.hex()
+        == "0a0001020000000020010db8" + "00" * 11 + "0100000000"
+    )
+    assert parse_address("unix:/run/a").packed == b"\1\0/run/a\0"
+
+
+@pytest.mark.parametrize(
+    ("scope", "number"), [("lo", socket.if_nametoindex("lo")), ("7", 7), ("no-such", 0)]
+)
+def test_the_interface_of_a_link_s_address_is_part_of_it(scope: str, number: int) -> None:
+    assert parse_address(f"[fe80::1%{scope}]:80").packed[-4:] == number.to_bytes(4, sys.byteorder)

@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 
 # Lowest first.  A module imports only from rows before its own; names on one row are strangers.
 LAYERS = [
-    {"errors", "address", "clock", "shm", "outcome", "hostname", "environment", "messages"},
+    {"errors", "address", "clock", "shm", "outcome", "hostname", "environment", "messages", "_sockets"},
     {"config"},
     {"observability"},
     {"tls", "backends", "relay", "http"},

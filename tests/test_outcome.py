@@ -12,19 +12,22 @@ from termproxy.outcome import Outcome
 BINDING = Path(__file__).parent.parent / "termproxy" / "tls" / "_openssl.pyx"
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_no_outcome_is_taken_for_a_count(outcome: Outcome) -> None:
-    assert outcome <= 0
+OUTCOMES: dict[str, int] = {word: number for word, number in vars(Outcome).items() if word.isupper()}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_no_outcome_is_taken_for_a_count(outcome: str) -> None:
+    assert OUTCOMES[outcome] <= 0
 
 
 def test_outcomes_are_told_apart() -> None:
-    assert len({int(outcome) for outcome in Outcome}) == len(Outcome.__members__) == 8
+    assert len(set(OUTCOMES.values())) == len(OUTCOMES) == 8
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_the_binding_has_the_same_numbers(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_the_binding_has_the_same_numbers(outcome: str) -> None:
     """C has its own copy; a difference would send bytes astray."""
-    found = re.search(rf"^    _{outcome.name} = (-?\d+)$", BINDING.read_text(), re.MULTILINE)
+    found = re.search(rf"^    _{outcome} = (-?\d+)$", BINDING.read_text(), re.MULTILINE)
 
     assert found is not None
-    assert int(found[1]) == outcome
+    assert int(found[1]) == OUTCOMES[outcome]

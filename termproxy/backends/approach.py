@@ -8,18 +8,17 @@ advance() ──▶ a connected socket: its server counts the client until the c
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import Any
 
+from termproxy._sockets import Socket
 from termproxy.backends.cluster import Cluster, Waiting
 from termproxy.backends.connect import Connecting
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault
 
 
-class Approach:
+class Approach(Connecting):
     """`client` is who asks, for balancing by client; `on_failure` hears of each server that failed.
 
     `candidates` are those to try first, for who has asked the cluster for them already.
@@ -27,21 +26,15 @@ class Approach:
 
     __slots__ = (
         "__weakref__",
-        "_candidates",
         "_client",
         "_cluster",
-        "_connecting",
-        "_loop",
         "_now",
-        "_on_failure",
         "_queued_until",
-        "_settled",
         "_timeout",
         "_used",
         "_waiting",
         "_was_queued_too_long",
         "deadline",
-        "server",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - one is made for each connection: see its cost
@@ -53,13 +46,11 @@ class Approach:
         callbacks: tuple[Callable[[], None], Callable[[Server, BackendError], None]],
         candidates: Iterator[Server] | None = None,
     ) -> None:
-        self._candidates = candidates
-        self._loop = loop
+        settled, on_failure = callbacks
+        super().__init__(loop, candidates, settled, on_failure)
         self._cluster = cluster
         self._client = client
         self._timeout = timeout
-        self._settled, self._on_failure = callbacks
-        self._connecting: Connecting | None = None
         self._used: Server | None = None  # counts us, and is the one being tried
         self._now = 0.0
         self._waiting: Waiting | None = None
@@ -67,10 +58,8 @@ class Approach:
         self._was_queued_too_long = False
         self.deadline = 0.0
         """When to call time_out(), once advance() has returned None."""
-        self.server: Server | None = None
-        """The last one that was tried, or the one connected to."""
 
-    def advance(self, now: float) -> socket.SocketType | None:
+    def advance(self, now: float) -> Socket | None:
         """A connected socket, now the caller's; None while there is none yet."""
         self._now = now
         if self._waiting is not None:
@@ -79,32 +68,26 @@ class Approach:
             waited = f"within {self._cluster.settings.queue_timeout:g} s"
             detail = f"no server of cluster {self._cluster.name} had room {waited}"
             raise BackendError("queue_timeout", detail)
-        if self._connecting is None:
-            candidates, self._candidates = self._candidates, None
-            if candidates is None:
-                candidates = self._cluster.candidates(now, self._client)
-            servers = self._using(candidates)
-            first = next(servers, None)
-            if first is None:
+        if self._candidates is None:
+            self._candidates = self._cluster.candidates(now, self._client)
+        try:
+            sock = self.connect()
+        except BackendError:
+            self._candidates = None
+            if self._last is None:  # nobody was tried
                 self._wait_for_room(now)
                 return None
-            servers = chain((first,), servers)
-            self._connecting = Connecting(self._loop, servers, self._settled, self._failed)
-        try:
-            sock = self._connecting.advance()
-        except BackendError:
-            self._connecting = None
             raise
         if sock is None:
             self.deadline = now + self._timeout
         else:
-            self._used = self._connecting = None  # the caller's to end; and no cycle is left
+            self._used = None  # the caller's to end
         return sock
 
     @property
     def is_called(self) -> bool:
         """Whether it has waited for room, and there may be some: advance() would look who has it."""
-        return self._queued_until is not None and self._waiting is None and self._connecting is None
+        return self._queued_until is not None and self._waiting is None and self._candidates is None
 
     def go_on_with(self, candidates: Iterator[Server]) -> None:
         """Try these next, for who has looked already."""
@@ -116,37 +99,35 @@ class Approach:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting, self._was_queued_too_long = None, True
-        elif self._connecting is not None:
-            self._connecting.time_out()
+        elif self._sock is not None:
+            self.skip()
 
     def close(self) -> None:
         """Wait and try no longer."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._connecting is not None:
-            self._connecting.close()
-            self._connecting = None
+        super().close()
         self._stop_using()
 
-    def _using(self, servers: Iterator[Server]) -> Iterator[Server]:
-        """Each counts us from when it is tried until the next one is."""
-        for server in servers:
-            self._stop_using()
-            self._used = self.server = server
-            server.begin()
-            yield server
+    def _next_server(self) -> Server | None:
+        """It counts us from now on, until the next one is tried."""
         self._stop_using()
+        server = super()._next_server()
+        if server is not None:
+            self._used = server
+            server.begin()
+        return server
 
     def _stop_using(self) -> None:
         used, self._used = self._used, None
         if used is not None:
             used.end()
 
-    def _failed(self, server: Server, error: BackendError) -> None:
+    def _tell(self, server: Server, error: BackendError) -> None:
         if error.fault is Fault.BACKEND:  # and not for a lack of ours
             server.failed(self._now)
-        self._on_failure(server, error)
+        super()._tell(server, error)
 
     def _wait_for_room(self, now: float) -> None:
         """There was nobody to try."""

@@ -1,11 +1,11 @@
 """Connect to the first of some servers that accepts, without ever blocking.
 
-    advance() ──▶ a connected socket
+    connect() ──▶ a connected socket
               ──▶ None: one is on its way; `settled` is called when that has been decided, and
-                  advance() then tells how it went, or goes on to the next server
+                  connect() then tells how it went, or goes on to the next server
               ──▶ BackendError: none is left
 
-A server on the same machine has mostly accepted before connect() returns, though the kernel says "in
+A server on the same machine has mostly accepted before connect(2) returns, though the kernel says "in
 progress" all the same; asking a second time saves a watcher and a turn of the loop.
 """
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from termproxy._sockets import Socket
 from termproxy.backends.server import Server
 from termproxy.errors import BackendError, Fault
 
 WRITABLE = 2  # libev's EV_WRITE
 
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-
+_IN_PROGRESS = errno.EINPROGRESS
 _UNDECIDED = (errno.EINPROGRESS, errno.EALREADY)
 
 _REASONS = {
@@ -62,7 +61,7 @@ class Connecting:
     def __init__(
         self,
         loop: Any,
-        candidates: Iterator[Server],
+        candidates: Iterator[Server] | None,
         settled: Callable[[], None],
         on_failure: Callable[[Server, BackendError], None],
     ) -> None:
@@ -70,78 +69,76 @@ class Connecting:
         self._candidates = candidates
         self._settled = settled
         self._on_failure = on_failure
-        self._sock: socket.SocketType | None = None
+        self._sock: Socket | None = None
         self._watcher: Any = None
         self._last: BackendError | None = None
         self.server: Server | None = None
-        """The one being tried, or connected to."""
+        """The last one that was tried, or the one connected to."""
 
-    def advance(self) -> socket.SocketType | None:
+    def connect(self) -> Socket | None:
         """A connected socket, now the caller's; None while one is on its way.
 
         BackendError, the last server's, when no server accepts.
         """
         while True:
-            sock = self._sock or self._open_next()
-            if sock is None:
+            if self._sock is None and not self._open_next():
                 raise self._last or BackendError("backend_refused", "no server is left")
-            try:
-                if self._is_connected(sock):
-                    self._stop_watching()
-                    self._sock = None
-                    return sock
-            except OSError as error:
-                self._failed(error.errno or 0)
-                continue
-            if self._watcher is None:
-                self._watcher = self._loop.io(sock.fileno(), WRITABLE)
-                self._watcher.start(self._settled)
-            return None
+            sock, server = self._sock, self.server
+            assert sock is not None  # noqa: S101 - it is open
+            assert server is not None  # noqa: S101 - it is the socket's
+            outcome = sock.connect(server.packed_address)
+            if outcome == _IN_PROGRESS:
+                outcome = sock.connect(server.packed_address)
+            if outcome == 0:
+                self._stop_watching()
+                self._sock = None
+                return sock
+            if outcome in _UNDECIDED:
+                if self._watcher is None:
+                    self._watcher = self._loop.io(sock.fileno(), WRITABLE)
+                    self._watcher.start(self._settled)
+                return None
+            self._failed(outcome)
 
-    def time_out(self) -> None:
-        """The server on its way took too long; advance() goes on to the next one."""
+    def skip(self) -> None:
+        """The server on its way took too long; connect() goes on to the next one."""
         self._failed(errno.ETIMEDOUT)
 
     def close(self) -> None:
-        self._stop_watching()
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._drop()
 
-    def _open_next(self) -> socket.SocketType | None:
-        for server in self._candidates:
+    def _next_server(self) -> Server | None:
+        return None if self._candidates is None else next(self._candidates, None)
+
+    def _open_next(self) -> bool:
+        """Make a socket to the next server; False: there is none."""
+        while (server := self._next_server()) is not None:
             self.server = server
             try:
-                self._sock = socket.SocketType(server.address.family, _STREAM)
-                if not server.address.is_unix:
-                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._sock = Socket(server.family)
             except OSError as error:
                 self._failed(error.errno or 0)
-                continue
-            return self._sock
-        return None
-
-    def _is_connected(self, sock: socket.SocketType) -> bool:
-        """Ask the kernel, by connect() itself; OSError when the answer is no."""
-        assert self.server is not None  # noqa: S101 - set with the socket
-        sockaddr = self.server.address.sockaddr
-        outcome = sock.connect_ex(sockaddr)
-        if outcome == errno.EINPROGRESS:
-            outcome = sock.connect_ex(sockaddr)
-        if outcome in (0, errno.EISCONN):
-            return True
-        if outcome in _UNDECIDED:
-            return False
-        raise OSError(outcome, os.strerror(outcome))
+            else:
+                return True
+        return False
 
     def _failed(self, number: int) -> None:
-        self.close()
+        self._drop()
         reason = _REASONS.get(number, "backend_failed")
         fault = Fault.PROXY if number in _OURS else Fault.BACKEND
         error = BackendError(reason, f"{self.server}: {os.strerror(number)}", fault)
         if self.server is not None:
-            self._on_failure(self.server, error)
+            self._tell(self.server, error)
         self._last = error
+
+    def _tell(self, server: Server, error: BackendError) -> None:
+        self._on_failure(server, error)
+
+    def _drop(self) -> None:
+        self._stop_watching()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def _stop_watching(self) -> None:
         if self._watcher is not None:

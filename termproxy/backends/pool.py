@@ -6,10 +6,10 @@ which anything happens while nobody uses it is dead, or was never whole: it is c
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Container
 from typing import Any
 
+from termproxy._sockets import Socket, peek
 from termproxy.backends.server import Server
 
 
@@ -21,7 +21,7 @@ class BackendConnection:
 
     __slots__ = ("_pool", "fd", "idle_since", "server", "sock", "uses", "watcher")
 
-    def __init__(self, sock: socket.SocketType, server: Server, watcher: Any) -> None:
+    def __init__(self, sock: Socket, server: Server, watcher: Any) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.server = server
@@ -48,7 +48,7 @@ class BackendConnection:
     def is_alive(self) -> bool:
         """Whether the kernel knows of nothing that speaks against it."""
         try:
-            self.sock.recv(1, socket.MSG_PEEK)
+            peek(self.fd, 1)
         except BlockingIOError:
             return True
         except OSError:

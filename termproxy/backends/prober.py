@@ -259,7 +259,7 @@ def _connected(address: Address) -> Iterator[Any]:
     news = Event()
     connecting = Connecting(gevent.get_hub().loop, iter([Server(address)]), news.set, lambda *_: None)
     try:
-        while (sock := connecting.advance()) is None:
+        while (sock := connecting.connect()) is None:
             news.wait()
             news.clear()
     finally:
@@ -277,10 +277,10 @@ def _asked(sock: Any, question: bytes) -> int:
             question = question[sock.send(question) :]
         except BlockingIOError:
             _wait(sock, WRITABLE)
-    received = b""
+    received, buffer = b"", bytearray(HEAD_MAX)
     while True:
         try:
-            piece = sock.recv(HEAD_MAX)
+            piece = bytes(buffer[: sock.recv_into(buffer)])
         except BlockingIOError:
             _wait(sock, READABLE)
             continue

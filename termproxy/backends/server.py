@@ -23,13 +23,16 @@ class Server:
         "_waiting",
         "_wish",
         "address",
+        "family",
         "max_connections",
         "name",
+        "packed_address",
         "weight",
     )
 
     def __init__(self, address: Address, weight: int = 1, max_connections: int = 0) -> None:
         self.address = address
+        self.family, self.packed_address = int(address.family), address.packed  # as the kernel has it
         self.name = str(address)  # as logs have it
         self.weight = weight
         self.max_connections = max_connections

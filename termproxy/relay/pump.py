@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from termproxy.errors import TruncatedError
 from termproxy.outcome import Outcome
@@ -27,11 +26,11 @@ from termproxy.outcome import Outcome
 SCRATCH_SIZE = 256 * 1024  # bytes: what one event moves at most, and one slow reader makes us hold
 
 
-class Ready(IntEnum):
-    """libev's words for what a watcher waits for."""
+class Ready:
+    """libev's numbers for what a watcher waits for."""
 
-    READABLE = 1
-    WRITABLE = 2
+    READABLE: Final = 1
+    WRITABLE: Final = 2
 
 
 class Scratch(Protocol):
@@ -45,6 +44,12 @@ class TlsEnd(Protocol):
     def encrypt_from(self, fd: int, scratch: Any, /) -> int: ...
     def write(self, buffer: memoryview, /) -> int: ...
     def shutdown(self) -> int: ...
+
+
+class BackendEnd(Protocol):
+    def fileno(self) -> int: ...
+    def send(self, data: memoryview, /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
 
 
 class _Over:
@@ -91,7 +96,7 @@ class Pump:
         loop: Any,
         scratch: Scratch,
         client: tuple[TlsEnd, int],
-        backend: socket.SocketType,
+        backend: BackendEnd,
         callbacks: tuple[Callable[[Pump], None], Callable[[Pump, Exception], None]],
     ) -> None:
         self._loop = loop
@@ -264,7 +269,7 @@ def relay(
     loop: Any,
     scratch: Scratch,
     client: tuple[TlsEnd, int],
-    backend: socket.SocketType,
+    backend: BackendEnd,
     callbacks: tuple[Callable[[Pump], None], Callable[[Pump, Exception], None]],
 ) -> tuple[ToBackend, ToClient]:
     """The two pumps of a connection, not started yet."""

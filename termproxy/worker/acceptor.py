@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from termproxy import clock
+from termproxy._sockets import accept, reset_on_close
 from termproxy.address import UNIX_CLIENT, is_in
 from termproxy.observability.scoreboard import NANOSECONDS
 from termproxy.relay.pump import Ready
 from termproxy.worker.frontend import Frontend
-from termproxy.worker.gate import Seat, reset_on_close
+from termproxy.worker.gate import Seat
 from termproxy.worker.http_connection import HttpConnection
 from termproxy.worker.redirection import RedirectedConnection, Redirection
 from termproxy.worker.relaying import RelayingConnection
@@ -76,12 +77,12 @@ class Listener:
         self._acceptor = acceptor
         self._frontend = frontend
         self._sock = sock
-        self._watcher: Any = acceptor.shared.loop.io(sock.fileno(), Ready.READABLE)
+        self._fd = sock.fileno()
+        self._watcher: Any = acceptor.shared.loop.io(self._fd, Ready.READABLE)
         self._watching = False
         self._full_batches = 0  # in a row
         self._kind = _kind_of(frontend)
-        self._is_unix = sock.family is socket.AF_UNIX
-        self._port: int = 0 if self._is_unix else sock.getsockname()[1]
+        self._port: int = 0 if sock.family is socket.AF_UNIX else sock.getsockname()[1]
 
     def watch(self, wanted: bool) -> None:  # noqa: FBT001 - reads as what it sets
         if wanted and not self._watching:
@@ -120,16 +121,16 @@ class Listener:
             if not self._acceptor.has_room():
                 return False
             try:
-                # accept() would also make a socket object: two more system calls a client.
-                fd, peer = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-            except BlockingIOError:
-                return False
+                accepted = accept(self._fd)
             except OSError as error:
                 if error.errno in _CLIENT_GONE:
                     continue
                 self._acceptor.lacks(error)
                 return False
-            self._take(fd, UNIX_CLIENT if self._is_unix else peer)
+            if accepted is None:
+                return False
+            fd, peer = accepted
+            self._take(fd, peer or UNIX_CLIENT)
         return True
 
     def _take(self, fd: int, peer: Any) -> None:
@@ -144,7 +145,6 @@ class Listener:
                     os.close(fd)
                     return
                 seat = entered
-            os.set_blocking(fd, False)
             connection = self._kind(shared, self._frontend, fd, peer)
             connection.own_port = self._port
             connection.seat = seat

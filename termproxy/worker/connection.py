@@ -20,10 +20,10 @@ import logging
 import os
 import socket
 from datetime import timedelta
-from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from termproxy import clock
+from termproxy._sockets import peek, reset_on_close, shut_down_writing
 from termproxy.address import UNIX_CLIENT, is_in
 from termproxy.errors import Fault, TlsError
 from termproxy.observability.failure_book import Kind
@@ -37,7 +37,7 @@ from termproxy.tls._openssl import Connection
 from termproxy.tls.client_certificate import ClientCertificate, read_client_certificate
 from termproxy.tls.failures import Failure, explain_handshake, timed_out
 from termproxy.worker.frontend import Frontend, Served
-from termproxy.worker.gate import Seat, reset_on_close
+from termproxy.worker.gate import Seat
 from termproxy.worker.shared import FailureLine, Shared
 
 log = logging.getLogger("worker")
@@ -53,16 +53,18 @@ PLAIN_HTTP_ANSWER = (
 )
 
 
-class Phase(Enum):
-    PROXY_HEADER = "proxy_header"
-    HANDSHAKE = "handshake"
-    WAITING = "waiting"
-    CONNECTING = "connecting"
-    RELAYING = "relaying"
-    REQUEST = "request"
-    EXCHANGE = "exchange"
-    LINGERING = "lingering"
-    CLOSED = "closed"
+class Phase:
+    """Plain words, for the reason that Outcome is plain numbers."""
+
+    PROXY_HEADER: Final = "proxy_header"
+    HANDSHAKE: Final = "handshake"
+    WAITING: Final = "waiting"
+    CONNECTING: Final = "connecting"
+    RELAYING: Final = "relaying"
+    REQUEST: Final = "request"
+    EXCHANGE: Final = "exchange"
+    LINGERING: Final = "lingering"
+    CLOSED: Final = "closed"
 
 
 _BEFORE_TLS = (Phase.PROXY_HEADER, Phase.HANDSHAKE, Phase.WAITING)
@@ -102,14 +104,14 @@ class ClientConnection:
         self._writable: Any = None
         self._accepted = clock.monotonic()
         self._handshaken: float | None = None
-        self.phase = Phase.HANDSHAKE
+        self.phase: str = Phase.HANDSHAKE
         self.own_port = 0  # that the client has connected to
         self.seat: Seat | None = None  # None: it is not counted as a client's
         self.deadline = 0.0
         self.bucket = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._frontend.name} fd={self._fd} {self.phase.name}>"
+        return f"<{type(self).__name__} {self._frontend.name} fd={self._fd} {self.phase}>"
 
     @property
     def began(self) -> float:
@@ -143,11 +145,10 @@ class ClientConnection:
     def _read_proxy_header(self) -> None:
         """Take the header off the socket, and not a byte more: the rest is OpenSSL's."""
         begun = self._proxy_header
-        sock = socket.socket(fileno=self._fd)
         try:
-            seen = sock.recv(HEADER_MAX - len(begun), socket.MSG_PEEK)
+            seen = peek(self._fd, HEADER_MAX - len(begun))
             header = read_header(begun + seen) if seen else None
-            sock.recv(len(seen) if header is None else header.length - len(begun))
+            os.read(self._fd, len(seen) if header is None else header.length - len(begun))
         except BlockingIOError:
             return
         except OSError:
@@ -155,8 +156,6 @@ class ClientConnection:
         except BadProxyHeader as error:
             self._proxy_header_failed("bad_proxy_header", f"{error.reason}: {error}")
             return
-        finally:
-            sock.detach()
         if not seen:
             self._proxy_header_failed("no_proxy_header", "it hung up before its PROXY header was whole")
         elif header is None:
@@ -235,7 +234,7 @@ class ClientConnection:
     def begin_handshake(self, *, waited: bool) -> None:
         """It is this client's turn; one that has left while it `waited` is not worth the crypto."""
         try:
-            was_waiting, self.phase = self.phase is Phase.WAITING, Phase.HANDSHAKE
+            was_waiting, self.phase = self.phase == Phase.WAITING, Phase.HANDSHAKE
             if waited and self._has_left():
                 detail = "the client left while its handshake waited to begin"
                 cure = "nothing, if it is rare; else the server has too much to do"
@@ -251,15 +250,12 @@ class ClientConnection:
             self._crashed(error)
 
     def _has_left(self) -> bool:
-        sock = socket.socket(fileno=self._fd)
         try:
-            return not sock.recv(1, socket.MSG_PEEK)
+            return not peek(self._fd, 1)
         except BlockingIOError:
             return False
         except OSError:
             return True
-        finally:
-            sock.detach()
 
     def turn_away(self, limit: str) -> None:
         """A limit does not let this client in: it is cut off without a word, which costs least."""
@@ -373,16 +369,16 @@ class ClientConnection:
             self._crashed(error)
 
     def _deadline_passed(self, now: float) -> None:
-        if self.phase is Phase.PROXY_HEADER:
+        if self.phase == Phase.PROXY_HEADER:
             timeout = self._shared.timeouts.handshake
             self._proxy_header_failed("no_proxy_header", f"not whole within {timeout:g} s")
-        elif self.phase is Phase.WAITING:
+        elif self.phase == Phase.WAITING:
             self.turn_away("handshake_queue")
-        elif self.phase is Phase.HANDSHAKE:
+        elif self.phase == Phase.HANDSHAKE:
             timeout = self._shared.timeouts.handshake
             self._report_failure(timed_out(timeout, self._tls.offer))
             self.close()
-        elif self.phase is Phase.LINGERING:
+        elif self.phase == Phase.LINGERING:
             self.close()
         else:
             self._time_is_over(now)
@@ -404,7 +400,7 @@ class ClientConnection:
                 self._report_failure(
                     Failure("drain_timeout", detail, "raise timeouts.drain", Fault.NONE, None, None)
                 )
-            elif self.phase is not Phase.LINGERING:
+            elif self.phase != Phase.LINGERING:
                 self._cut_off("drain_timeout", Fault.NONE, detail)
             self.close()
         except Exception as error:  # noqa: BLE001 - see _crashed
@@ -434,10 +430,10 @@ class ClientConnection:
 
     def close(self) -> None:
         """Give everything back, once.  What is to be said to either side has been said before."""
-        if self.phase is Phase.CLOSED:
+        if self.phase == Phase.CLOSED:
             return
         shared = self._shared
-        if self.phase is Phase.WAITING:
+        if self.phase == Phase.WAITING:
             shared.handshakes.leave(self)
         self.phase = Phase.CLOSED
         self._stop(self._readable)
@@ -547,14 +543,6 @@ def name_of(peer: Any) -> str:
     """A client, as the access log has it."""
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def shut_down_writing(fd: int) -> None:
-    sock = socket.socket(fileno=fd)
-    try:
-        sock.shutdown(socket.SHUT_WR)
-    finally:
-        sock.detach()
 
 
 _OPEN = int(Column.OPEN)

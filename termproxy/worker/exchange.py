@@ -13,12 +13,12 @@ nothing else.  An answer that breaks off leaves the client without its end: the 
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from termproxy import clock
+from termproxy._sockets import reset_on_close
 from termproxy.backends.approach import Approach
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.pool import BackendConnection
@@ -50,7 +50,7 @@ from termproxy.observability.scoreboard import Column
 from termproxy.outcome import Outcome
 from termproxy.relay.pump import Ready
 from termproxy.worker.gateway import Gateway
-from termproxy.worker.relaying import BACKEND_LOST, IDLE_CHECKS, RESET_ON_CLOSE
+from termproxy.worker.relaying import BACKEND_LOST, IDLE_CHECKS
 from termproxy.worker.shared import HEADROOM
 
 if TYPE_CHECKING:
@@ -846,7 +846,7 @@ class Exchange:
         if backend is not None:
             self._backend = None
             backend.server.end()
-            backend.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            reset_on_close(backend.fd)
             backend.close()
 
     # What is told of it.

@@ -6,15 +6,11 @@ limits nothing is counted, and nothing is paid.
 
 from __future__ import annotations
 
-import socket
-import struct
 from dataclasses import dataclass
 
 from termproxy.config.schema import Limits
 from termproxy.worker.admission import FULL, RESUMED, Verdict, verdict
 from termproxy.worker.client_table import Clients
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds (socket(7))
 
 
 @dataclass(slots=True)
@@ -83,12 +79,3 @@ class Gate:
         """A handshake that said it would resume: charge the rest."""
         if seat is not None and self._handshakes and self._clients is not None:
             self._clients.charge(seat.key, FULL - RESUMED, now)
-
-
-def reset_on_close(fd: int) -> None:
-    """Have close() send a reset, after which nothing of the connection is kept, not even TIME_WAIT."""
-    sock = socket.socket(fileno=fd)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    finally:
-        sock.detach()

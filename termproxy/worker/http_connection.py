@@ -15,7 +15,6 @@ off what a small request costs; at the first thing that is not plain an Exchange
 from __future__ import annotations
 
 import base64
-import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -23,6 +22,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from termproxy import clock
+from termproxy._sockets import Socket
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.pool import BackendConnection, Pool
 from termproxy.backends.server import Server
@@ -123,7 +123,7 @@ class HttpConnection(RelayingConnection):
 
     def on_client(self) -> None:
         try:
-            if self.phase is Phase.REQUEST:
+            if self.phase == Phase.REQUEST:
                 self._read_request()
             else:
                 self._client_is_readable()
@@ -533,7 +533,7 @@ class HttpConnection(RelayingConnection):
             self._read_on()
 
     def _next_request(self) -> None:
-        if self.phase is Phase.REQUEST and self._input:
+        if self.phase == Phase.REQUEST and self._input:
             self.guarded(self._take_input)
 
     def _end(self, *, linger: bool) -> None:
@@ -566,10 +566,10 @@ class HttpConnection(RelayingConnection):
 
     def _on_last_bytes(self) -> None:
         super()._on_last_bytes()
-        if self.phase is Phase.LINGERING:
+        if self.phase == Phase.LINGERING:
             self.deadline = min(clock.monotonic() + LINGER, self._lingers_until)
 
-    def upgrade(self, backend: socket.SocketType, server: Server) -> None:
+    def upgrade(self, backend: Socket, server: Server) -> None:
         """The protocol has changed: from here on bytes pass as in mode "tcp"."""
         ahead, self._input = self._input, b""
         self._stop(self._writable)
@@ -582,9 +582,9 @@ class HttpConnection(RelayingConnection):
     # Deadlines and the way out.
 
     def _time_is_over(self, now: float) -> None:
-        if self.phase is Phase.RELAYING:
+        if self.phase == Phase.RELAYING:
             super()._time_is_over(now)
-        elif self.phase is Phase.EXCHANGE:
+        elif self.phase == Phase.EXCHANGE:
             (self._exchange or self._leave_express()).time_is_over(now)
         elif self._input:
             self._refuse(RefusedRequestError("request_head_timeout", 408), now)
@@ -614,7 +614,7 @@ class HttpConnection(RelayingConnection):
             self._end(linger=True)
 
     def _is_between_requests(self) -> bool:
-        return self.phase is Phase.REQUEST and self._served_requests > 0 and not self._input
+        return self.phase == Phase.REQUEST and self._served_requests > 0 and not self._input
 
     def _cut_off(self, ended: str, fault: Fault, detail: str) -> None:
         if self._is_between_requests():
@@ -623,7 +623,7 @@ class HttpConnection(RelayingConnection):
             super()._cut_off(ended, fault, detail)
 
     def _client_failed(self, error: TlsError) -> None:
-        if self.phase is Phase.RELAYING:
+        if self.phase == Phase.RELAYING:
             super()._client_failed(error)
             return
         failure = explain(error)

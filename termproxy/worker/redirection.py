@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from termproxy import clock
+from termproxy._sockets import shut_down_writing
 from termproxy.errors import Fault
 from termproxy.http._wire import HeadReader, MalformedError
 from termproxy.http.answers import answer, redirect
@@ -19,7 +20,7 @@ from termproxy.observability.metrics import new_tally
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Ready
-from termproxy.worker.connection import LINGER, LINGER_READ, Phase, name_of, shut_down_writing
+from termproxy.worker.connection import LINGER, LINGER_READ, Phase, name_of
 from termproxy.worker.gate import Seat
 from termproxy.worker.shared import Shared
 
@@ -124,7 +125,7 @@ class RedirectedConnection:
             return
         if not received:
             self.close()
-        elif self.phase is Phase.REQUEST:
+        elif self.phase == Phase.REQUEST:
             self._input += received
             if b"\n" in received or len(self._input) >= self._redirection.head_max:
                 self._look()
@@ -170,7 +171,7 @@ class RedirectedConnection:
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002 - the wheel tells it
         """The worker's call: the time of this phase is over."""
-        if self.phase is Phase.REQUEST and self._input:
+        if self.phase == Phase.REQUEST and self._input:
             try:
                 self._answer(answer(408, close=True), 408, None, "request_head_timeout")
             except OSError:
@@ -185,7 +186,7 @@ class RedirectedConnection:
         self.close()
 
     def close(self) -> None:
-        if self.phase is Phase.CLOSED:
+        if self.phase == Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
         shared = self._shared

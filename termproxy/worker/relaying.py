@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
-import struct
 from typing import Any
 
 from termproxy import clock
+from termproxy._sockets import Socket, reset_on_close
 from termproxy.backends.approach import Approach
 from termproxy.backends.cluster import Cluster
 from termproxy.backends.server import Server
@@ -33,8 +32,6 @@ log = logging.getLogger("worker")
 
 # How many times within the idle timeout we look whether bytes have passed.
 IDLE_CHECKS = 8
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds (socket(7))
 
 BACKEND_LOST = {
     errno.ECONNRESET: "backend_reset",
@@ -61,7 +58,7 @@ class RelayingConnection(ClientConnection):
         super().__init__(shared, frontend, fd, peer)
         self._connecting: Approach | None = None
         self._server: Server | None = None
-        self._backend: socket.SocketType | None = None
+        self._backend: Socket | None = None
         self._backend_lost: OSError | None = None
         self._to_backend: Pump | None = None
         self._to_client: Pump | None = None
@@ -116,7 +113,7 @@ class RelayingConnection(ClientConnection):
 
     # Relay.
 
-    def _relay(self, backend: socket.SocketType, server: Server, ahead: bytes = b"") -> None:
+    def _relay(self, backend: Socket, server: Server, ahead: bytes = b"") -> None:
         """Pass bytes both ways; `ahead` is to be sent before what the client sends."""
         shared = self._shared
         if ahead:
@@ -205,7 +202,7 @@ class RelayingConnection(ClientConnection):
     # Deadlines and the way out.
 
     def _time_is_over(self, now: float) -> None:
-        if self.phase is Phase.CONNECTING and self._connecting is not None:
+        if self.phase == Phase.CONNECTING and self._connecting is not None:
             self._connecting.time_out(now)
             self._connect()
         else:
@@ -275,7 +272,7 @@ class RelayingConnection(ClientConnection):
 
     def _reset_backend(self) -> None:
         if self._backend is not None:
-            self._backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            reset_on_close(self._backend.fileno())
 
     def _give_back(self) -> None:
         for part in (self._to_backend, self._to_client, self._connecting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 import weakref
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
+from termproxy._sockets import Socket
 from termproxy.address import parse_address
 from termproxy.backends.approach import Approach
 from termproxy.backends.board import Board, UseWord, WishWord
@@ -70,7 +72,7 @@ class Clients:
             (self._on_settled, lambda server, error: self.failed.append((str(server), error.reason))),
         )
 
-    def connect(self, approach: Approach, now: float = NOW) -> socket.SocketType:
+    def connect(self, approach: Approach, now: float = NOW) -> Socket:
         while (sock := approach.advance(now)) is None:
             before = self.settled
             until(lambda before=before: self.settled > before, "news")  # type: ignore[misc]
@@ -139,16 +141,17 @@ def test_a_server_that_takes_too_long_has_failed_when_it_did(black_hole: str, he
     assert clients.board.use(0, 0)[UseWord.EJECTED_AT] == (NOW + 3) * 1e9
 
 
-def test_what_we_lack_is_no_failure_of_the_server(nowhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_we_lack_is_no_failure_of_the_server(nowhere: str) -> None:
     clients = Clients(nowhere)
-    monkeypatch.setattr(socket, "SocketType", _no_descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        refusal = clients.refusal(clients.come())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert clients.refusal(clients.come()).reason == "no_descriptors"
+    assert refusal.reason == "no_descriptors"
     assert clients.board.failures(0) == 0
-
-
-def _no_descriptor(*_: object) -> None:
-    raise OSError(24, "too many open files")
 
 
 def test_with_no_server_to_use_the_refusal_is_at_once_and_says_why(here: str) -> None:

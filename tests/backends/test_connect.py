@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
+from termproxy._sockets import Socket
 from termproxy.address import Address, parse_address
 from termproxy.backends.connect import Connecting
 from termproxy.backends.server import Server
@@ -36,9 +37,9 @@ class Attempt:
     def _on_settled(self) -> None:
         self.settled += 1
 
-    def connect(self) -> socket.SocketType:
+    def connect(self) -> Socket:
         """Go on until it is decided."""
-        while (sock := self.connecting.advance()) is None:
+        while (sock := self.connecting.connect()) is None:
             before = self.settled
             until(lambda before=before: self.settled > before, "the kernel's word")  # type: ignore[misc]
         return sock
@@ -116,15 +117,6 @@ def test_a_server_that_listens_is_connected_to(
     assert attempt.failures == []
 
 
-def test_small_messages_to_a_server_are_not_held_back() -> None:
-    """Nagle's algorithm and delayed acknowledgements make 40 ms of every answer."""
-    listener, address = listen(socket.AF_INET, ("127.0.0.1", 0))
-    with listener:
-        sock = Attempt(address).connect()
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        sock.close()
-
-
 def test_servers_that_refuse_are_skipped_and_told(nowhere: str, tmp_path: Path) -> None:
     listener, address = listen(socket.AF_INET, ("127.0.0.1", 0))
     absent = f"unix:{tmp_path}/none.sock"
@@ -164,8 +156,8 @@ def test_a_socket_whose_queue_is_full_is_busy(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_waited_for(black_hole: str) -> None:
     attempt = Attempt(black_hole)
 
-    assert attempt.connecting.advance() is None
-    assert attempt.connecting.advance() is None
+    assert attempt.connecting.connect() is None
+    assert attempt.connecting.connect() is None
     assert attempt.settled == 0
     attempt.connecting.close()
     attempt.connecting.close()
@@ -175,18 +167,18 @@ def test_after_a_time_out_the_next_server_is_tried(black_hole: str) -> None:
     listener, address = listen(socket.AF_INET, ("127.0.0.1", 0))
     with listener:
         attempt = Attempt(black_hole, address)
-        assert attempt.connecting.advance() is None
-        attempt.connecting.time_out()
+        assert attempt.connecting.connect() is None
+        attempt.connecting.skip()
         attempt.connect().close()
 
     assert attempt.failures == [(black_hole, "backend_timeout")]
 
 
 def test_a_time_out_of_the_last_server_is_what_is_told(black_hole: str) -> None:
-    """advance() promises: BackendError, the last server's."""
+    """connect() promises: BackendError, the last server's."""
     attempt = Attempt(black_hole)
-    assert attempt.connecting.advance() is None
-    attempt.connecting.time_out()
+    assert attempt.connecting.connect() is None
+    attempt.connecting.skip()
 
     assert attempt.refusal().reason == "backend_timeout"
 
@@ -198,7 +190,7 @@ def test_a_lack_of_descriptors_is_what_is_told() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         with pytest.raises(BackendError) as refused:
-            attempt.connecting.advance()
+            attempt.connecting.connect()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -15,7 +15,7 @@ from termproxy.backends.board import Board, WishWord
 from termproxy.backends.health import Wish
 from termproxy.backends.pool import BackendConnection, Pool
 from termproxy.backends.server import Server
-from tests.relay.ends import receive, reset, tcp_pair, turns
+from tests.relay.ends import backend_pair, receive, received, reset, turns
 
 READABLE = 1
 
@@ -29,7 +29,7 @@ class Kept:
         self.others: dict[BackendConnection, socket.socket] = {}
 
     def connection(self, server: Server | None = None) -> BackendConnection:
-        ours, other = tcp_pair()
+        ours, other = backend_pair()
         watcher = gevent.get_hub().loop.io(ours.fileno(), READABLE)
         watcher.start(lambda: None)  # as whoever used it has left it
         connection = BackendConnection(ours, server or self.server, watcher)
@@ -154,14 +154,14 @@ def test_what_happens_on_one_that_was_taken_is_not_the_pool_s_business(kept: Kep
     kept.others[connection].send(b"an answer")
     turns()
 
-    assert connection.sock.recv(100) == b"an answer"
+    assert received(connection.sock) == b"an answer"
 
 
 def test_one_that_was_taken_tells_its_new_owner_what_comes(kept: Kept) -> None:
     (connection,) = kept.give()
     heard: list[bytes] = []
     kept.pool.take(kept.server)
-    connection.watcher.callback = lambda: heard.append(connection.sock.recv(100))
+    connection.watcher.callback = lambda: heard.append(received(connection.sock))
     kept.others[connection].send(b"an answer")
     turns()
 

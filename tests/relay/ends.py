@@ -12,6 +12,8 @@ from typing import Self
 
 import gevent
 
+from termproxy._sockets import Socket
+from termproxy.address import Address
 from termproxy.tls._openssl import Context
 from termproxy.tls.certificates import load_certificate
 from termproxy.tls.context import Policy, build_context
@@ -35,6 +37,23 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return one, other
+
+
+def backend_pair() -> tuple[Socket, socket.socket]:
+    """As tcp_pair(), with an end as it is to a backend."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        one = Socket(socket.AF_INET)
+        one.connect(Address(socket.AF_INET, (host, port)).packed)
+        other, _ = listener.accept()
+    other.setblocking(False)
+    return one, other
+
+
+def received(sock: Socket) -> bytes:
+    """What is there on one to a backend."""
+    buffer = bytearray(1 << 16)
+    return bytes(buffer[: sock.recv_into(buffer)])
 
 
 def until(condition: Callable[[], object], what: str) -> None:

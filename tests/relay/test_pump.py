@@ -409,7 +409,7 @@ class Relay(RuleBasedStateMachine):
         self.sent: dict[str, bytes] = {"client": b"", "backend": b""}
         self.count = 0
 
-    def waiting(self, *wait: tuple[int, Ready]) -> bool:
+    def waiting(self, *wait: tuple[int, int]) -> bool:
         return set(wait) <= self.play.loop.waits_for
 
     @precondition(lambda self: self.waiting(READ_CLIENT))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from termproxy.config.schema import Limits
 from termproxy.worker.client_table import Clients, ClientTable
-from termproxy.worker.gate import Gate, Seat, reset_on_close
-from tests.relay.ends import tcp_pair
+from termproxy.worker.gate import Gate, Seat
 
 NOW = 1000.0
 
@@ -92,14 +89,3 @@ def test_limits_that_change_hold_at_once(clients: Clients) -> None:
     gate.leave(old)
     gate.use(Limits(connections_per_client=1))
     seat(gate)
-
-
-def test_a_reset_leaves_nothing_behind() -> None:
-    client, accepted = tcp_pair()
-    fd = accepted.detach()
-    reset_on_close(fd)
-    os.close(fd)
-    client.setblocking(True)
-    with client, pytest.raises(ConnectionResetError):
-        client.recv(1)
-    assert client.family == socket.AF_INET

@@ -35,7 +35,7 @@ def refused_address() -> str:
         return f"127.0.0.1:{sock.getsockname()[1]}"
 
 
-def phases(bench: Bench) -> list[Phase]:
+def phases(bench: Bench) -> list[str]:
     return [connection.phase for connection in bench.connections]
 
 
@@ -655,7 +655,7 @@ def test_a_connection_says_who_it_is(bench: Bench) -> None:
     bench.accept()
 
     assert repr(bench.connections[0]).startswith("<RelayingConnection web fd=")
-    assert repr(bench.connections[0]).endswith(" HANDSHAKE>")
+    assert repr(bench.connections[0]).endswith(" handshake>")
 
 
 def test_what_a_client_names_itself_cannot_break_a_line(site: Path, bench: Bench) -> None:
