@@ -13,6 +13,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -41,6 +42,7 @@ HOT = [
     "termproxy.worker.handshake_queue",
     "termproxy.worker.http_connection",
     "termproxy.worker.relaying",
+    "termproxy.worker.shared",
 ]
 STRUCTS = Path("build/structs")  # what Cython is told of their classes
 
@@ -92,38 +94,121 @@ class BuildExt(build_ext):
             return True
 
 
-def structs(module: str) -> str:
-    """Cython's declaration (.pxd) of the classes of a module that have `__slots__`."""
-    tree = ast.parse(source(module).read_text())
-    origins = {
-        alias.name: each.module
-        for each in tree.body
-        if isinstance(each, ast.ImportFrom)
-        for alias in each.names
+@dataclass(frozen=True)
+class Struct:
+    """A class that says in `__slots__` what it holds, and what C is told of it."""
+
+    module: str
+    node: ast.ClassDef
+    slots: tuple[str, ...]
+    bases: tuple[str, ...]
+
+    def members(self, known: "dict[str, Struct]") -> dict[str, str]:
+        """Each slot, and the struct that is in it, or `object`; by the annotations in `__init__`."""
+        types = dict.fromkeys(self.slots, "object")
+        init = next((each for each in self.methods() if each.name == "__init__"), None)
+        if init is None:
+            return types
+        given = {each.arg: each.annotation for each in (*init.args.args, *init.args.kwonlyargs)}
+        for each in ast.walk(init):
+            if isinstance(each, ast.AnnAssign):
+                target, annotation = each.target, each.annotation
+            elif isinstance(each, ast.Assign):
+                target, value = each.targets[0], each.value
+                annotation = given.get(value.id) if isinstance(value, ast.Name) else None
+                if isinstance(value, ast.Call):
+                    annotation = value.func
+            else:
+                continue
+            if isinstance(target, ast.Attribute) and target.attr in types and annotation is not None:
+                name = ast.unparse(annotation).removesuffix(" | None")
+                if name in known and name in names_in(self.module):
+                    types[target.attr] = name
+        return types
+
+    def methods(self) -> list[ast.FunctionDef]:
+        return [each for each in self.node.body if isinstance(each, ast.FunctionDef)]
+
+    def family(self, known: "dict[str, Struct]") -> str:
+        """The class at the root of those that it may stand for."""
+        return known[self.bases[0]].family(known) if self.bases else self.node.name
+
+
+def is_direct(method: ast.FunctionDef) -> bool:
+    """Whether it can be a function of C (cpdef), which knows neither closures nor keywords only."""
+    args = method.args
+    if method.decorator_list or args.vararg or args.kwarg or args.kwonlyargs or "__" in method.name:
+        return False
+    parts = [part for each in method.body for part in ast.walk(each)]
+    closures = (ast.Lambda, ast.GeneratorExp, ast.Yield, ast.YieldFrom, ast.FunctionDef)
+    return not any(
+        isinstance(part, closures) or (isinstance(part, ast.Name) and part.id == "super")
+        for part in parts
+    )
+
+
+def declarations(module: str, known: dict[str, Struct]) -> str:
+    """Cython's declaration (.pxd) of a module's structs."""
+    # A method and what overrides it are both direct, or neither is.
+    indirect = {
+        (struct.family(known), method.name)
+        for struct in known.values()
+        for method in struct.methods()
+        if not is_direct(method)
     }
+    imported: set[str] = set()
     lines = []
-    for each in tree.body:
-        slots = slots_of(each)
-        if slots is None:
+    for struct in known.values():
+        if struct.module != module:
             continue
-        bases = [base.id for base in each.bases]
-        lines += [f"from {origins[base]} cimport {base}" for base in bases if base in origins]
-        lines += [f"cdef class {each.name}({', '.join(bases)}):", "    pass"]
-        lines += [
-            "    cdef object __weakref__" if name == "__weakref__" else f"    cdef public object {name}"
-            for name in slots
-        ]
+        members = struct.members(known)
+        imported.update(struct.bases, members.values())
+        lines += [f"cdef class {struct.node.name}({', '.join(struct.bases)}):", "    pass"]
+        for slot, kind in members.items():
+            lines.append(f"    cdef {'' if slot == '__weakref__' else 'public '}{kind} {slot}")
+        for method in struct.methods():
+            if (struct.family(known), method.name) not in indirect:
+                names = [each.arg for each in method.args.args]
+                required = len(names) - len(method.args.defaults)
+                names[required:] = [f"{name}=*" for name in names[required:]]
+                lines.append(f"    cpdef {method.name}({', '.join(names)})")
+    others = sorted((known[name].module, name) for name in imported if name in known)
+    lines[:0] = [f"from {origin} cimport {name}" for origin, name in others if origin != module]
     return "\n".join(lines) + "\n"
 
 
-def slots_of(node: ast.stmt) -> tuple[str, ...] | None:
-    """What a class that nothing decorates says that it holds."""
-    is_plain = isinstance(node, ast.ClassDef) and not node.decorator_list
-    if is_plain and all(isinstance(base, ast.Name) for base in node.bases):
-        for each in node.body:
-            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__":
-                return ast.literal_eval(each.value)
+def structs_of(modules: list[str]) -> dict[str, Struct]:
+    """By their names, which are all different; what is decorated, or generic, is none."""
+    found: dict[str, Struct] = {}
+    for module in modules:
+        for node in ast.parse(source(module).read_text()).body:
+            if not isinstance(node, ast.ClassDef) or node.decorator_list:
+                continue
+            slots = slots_of(node)
+            if slots is not None and all(isinstance(base, ast.Name) for base in node.bases):
+                if node.name in found:
+                    raise SetupError(f"two classes of the hot path are called {node.name}")
+                bases = tuple(base.id for base in node.bases)
+                found[node.name] = Struct(module, node, slots, bases)
+    return found
+
+
+def slots_of(node: ast.ClassDef) -> tuple[str, ...] | None:
+    for each in node.body:
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__":
+            return ast.literal_eval(each.value)
     return None
+
+
+def names_in(module: str) -> set[str]:
+    """What the module imports from others, and its own classes."""
+    names: set[str] = set()
+    for each in ast.parse(source(module).read_text()).body:
+        if isinstance(each, ast.ImportFrom):
+            names.update(alias.name for alias in each.names)
+        elif isinstance(each, ast.ClassDef):
+            names.add(each.name)
+    return names
 
 
 def source(module: str) -> Path:
@@ -132,6 +217,7 @@ def source(module: str) -> Path:
 
 def compiled(modules: list[str]) -> list[Extension]:
     """The extensions that the modules become."""
+    known = structs_of(modules)
     files = []
     has_changed = False
     for module in modules:
@@ -139,7 +225,7 @@ def compiled(modules: list[str]) -> list[Extension]:
         file.parent.mkdir(parents=True, exist_ok=True)
         for package in (file.parent, file.parent.parent):
             Path(package, "__init__.pxd").touch()
-        text = structs(module)
+        text = declarations(module, known)
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
             has_changed = True
@@ -149,8 +235,9 @@ def compiled(modules: list[str]) -> list[Extension]:
         force=has_changed,  # a class is laid out by its bases, too
         include_path=[str(STRUCTS)],
         build_dir="build/cython",
-        # Annotations are for readers and mypy: a `float` of ours may well be an int.
-        compiler_directives={"language_level": 3, "annotation_typing": False},
+        # Annotations are for readers and mypy: a `float` of ours may well be an int.  What they say of
+        # structs is told above; None among these is an AttributeError as ever.
+        compiler_directives={"language_level": 3, "annotation_typing": False, "nonecheck": True},
         quiet=True,
     )
 

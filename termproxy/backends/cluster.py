@@ -66,6 +66,34 @@ class Cluster:
     of names.
     """
 
+    __slots__ = (
+        "_balancing",
+        "_before",
+        "_board",
+        "_ejected",
+        "_ejections",
+        "_ejections_seen",
+        "_fixed",
+        "_is_limited",
+        "_is_queue_called",
+        "_is_serving_queue",
+        "_look_at",
+        "_named",
+        "_own_ejections",
+        "_places",
+        "_queue",
+        "_row",
+        "_run_soon",
+        "_seen",
+        "_states",
+        "_up",
+        "_words",
+        "by_client",
+        "name",
+        "servers",
+        "settings",
+    )
+
     def __init__(
         self, name: str, servers: Sequence[Server], settings: schema.Cluster | None = None
     ) -> None:

@@ -70,6 +70,19 @@ def slots_to_watch(own: int, beats: Sequence[float], now: float) -> set[int]:
 class Listener:
     """One listening socket, and the watcher on it; `slot` is None for one that all slots share."""
 
+    __slots__ = (
+        "_acceptor",
+        "_fd",
+        "_frontend",
+        "_full_batches",
+        "_kind",
+        "_port",
+        "_sock",
+        "_watcher",
+        "_watching",
+        "slot",
+    )
+
     def __init__(
         self, acceptor: Acceptor, frontend: Frontend | Redirection, sock: socket.socket, slot: int | None
     ) -> None:
@@ -179,6 +192,19 @@ def _kind_of(frontend: Frontend | Redirection) -> Callable[..., Connection]:
 
 class Acceptor:
     """All listeners of a worker: which are watched, and when none is."""
+
+    __slots__ = (
+        "_beat",
+        "_beats",
+        "_descriptors",
+        "_full",
+        "_listeners",
+        "_paused_until",
+        "_room",
+        "_slot",
+        "_stopped",
+        "shared",
+    )
 
     def __init__(self, shared: Shared, slot: int, beats: memoryview, descriptors: int) -> None:
         """`descriptors` are the worker's own, open before any client came."""

@@ -123,8 +123,8 @@ class ClientConnection:
     def start(self) -> None:
         shared = self._shared
         shared.connections.add(self)
-        shared.row[_OPEN] += 1
-        shared.row[_ACCEPTED] += 1
+        shared.counts.add(_OPEN)
+        shared.counts.add(_ACCEPTED)
         shared.deadlines.set(self, self._accepted + shared.timeouts.handshake)
         proxies = self._frontend.proxies
         if proxies and is_in(self._peer[0], proxies):
@@ -278,12 +278,12 @@ class ClientConnection:
 
     def _handshake_done(self) -> None:
         self._readable.stop()
-        tls, row = self._tls, self._shared.row
+        tls, counts = self._tls, self._shared.counts
         self._handshaken = now = clock.monotonic()
-        row[_HANDSHAKES] += 1
+        counts.add(_HANDSHAKES)
         tally, seconds, cpu = self._frontend.tally, now - self._accepted, tls.handshake_nanoseconds
         if tls.resumed:
-            row[_RESUMED] += 1
+            counts.add(_RESUMED)
             count_resumed(tally, seconds, cpu, tls.ticket_age, from_cache=tls.from_cache)
         else:
             count_full(tally, seconds, cpu, tls.miss)
@@ -314,7 +314,7 @@ class ClientConnection:
     def _report_failure(self, failure: Failure) -> None:
         """Count a failed handshake, and write its line, unless this client has many such ones."""
         shared, reason = self._shared, failure.reason
-        shared.row[_HANDSHAKES_FAILED] += 1
+        shared.counts.add(_HANDSHAKES_FAILED)
         self._frontend.tally.add(FAILED[reason])
         client = self._peer[0]
         shared.failures.add(
@@ -446,7 +446,7 @@ class ClientConnection:
             shared.gate.leave(self.seat)
         shared.deadlines.forget(self)
         shared.connections.discard(self)
-        shared.row[_OPEN] -= 1
+        shared.counts.add(_OPEN, -1)
         shared.on_closed()
 
     def _give_back(self) -> None:
@@ -468,8 +468,8 @@ class ClientConnection:
     ) -> None:
         """Count, and write the connection's one line."""
         tls, shared = self._tls, self._shared
-        shared.row[_FROM_CLIENTS] += tls.plaintext_read
-        shared.row[_FROM_BACKENDS] += tls.plaintext_written
+        shared.counts.add(_FROM_CLIENTS, tls.plaintext_read)
+        shared.counts.add(_FROM_BACKENDS, tls.plaintext_written)
         if shared.access_log is None:
             return
         shared.access_log.write(self._record(ended, fault, detail, alert, alert_from))

@@ -772,7 +772,7 @@ class Exchange:
             return
         backend.server.failed(now)
         client = self._client
-        client.shared.row[_BACKEND_FAILURES] += 1
+        client.shared.counts.add(_BACKEND_FAILURES)
         detail = f"{backend.server}: {'it hung up' if error is None else error.strerror}"
         self.answer_ourselves(502, reason, Fault.BACKEND, detail)
 
@@ -851,8 +851,8 @@ class Exchange:
 
     # What is told of it.
 
-    def count(self, row: memoryview, tally: Tally) -> None:
-        row[_REQUESTS] += 1
+    def count(self, counts: Tally, tally: Tally) -> None:
+        counts.add(_REQUESTS)
         if self._status:
             tally.add(RESPONSES[self._status // 100])
         if self._is_kept is not None:

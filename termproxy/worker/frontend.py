@@ -66,6 +66,18 @@ class Choice(NamedTuple):
 class Frontend:
     """`entry` is the context that every connection begins with; `default` is what it stands for."""
 
+    __slots__ = (
+        "_by_extension",
+        "_by_name",
+        "default",
+        "gateway",
+        "is_uniform",
+        "name",
+        "proxies",
+        "rejects_unknown",
+        "tally",
+    )
+
     def __init__(self, name: str, *, reject_unknown: bool) -> None:
         self.name = name
         self.rejects_unknown = reject_unknown

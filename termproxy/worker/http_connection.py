@@ -302,7 +302,7 @@ class HttpConnection(RelayingConnection):
         server.end()
         shared.pool.give(backend, cluster.settings.idle_connections, now)
         self._express = None
-        shared.row[_REQUESTS] += 1
+        shared.counts.add(_REQUESTS)
         tally = self._frontend.tally
         tally.add(RESPONSES[status // 100])
         tally.add(KEPT)
@@ -673,12 +673,12 @@ class HttpConnection(RelayingConnection):
             self._leave_express()
         exchange, shared = self._exchange, self._shared
         if exchange is None:
-            shared.row[_FROM_CLIENTS] -= self._bytes_read  # which have been counted
-            shared.row[_FROM_BACKENDS] -= self._bytes_written
+            shared.counts.add(_FROM_CLIENTS, -self._bytes_read)  # which have been counted
+            shared.counts.add(_FROM_BACKENDS, -self._bytes_written)
             super()._report(ended, fault, detail, alert, alert_from)
             self._bytes_read, self._bytes_written = self._tls.plaintext_read, self._tls.plaintext_written
             return
-        exchange.count(shared.row, self._frontend.tally)
+        exchange.count(shared.counts, self._frontend.tally)
         received, sent = self._count_bytes()
         if shared.access_log is not None:
             record = self._exchange_record(exchange.began, received, sent)
@@ -721,12 +721,12 @@ class HttpConnection(RelayingConnection):
 
     def _count_bytes(self) -> tuple[int, int]:
         """What has passed since the last time, from the client and to it; the worker counts it."""
-        tls, row = self._tls, self._shared.row
+        tls, counts = self._tls, self._shared.counts
         received = tls.plaintext_read - self._bytes_read
         sent = tls.plaintext_written - self._bytes_written
         self._bytes_read, self._bytes_written = tls.plaintext_read, tls.plaintext_written
-        row[_FROM_CLIENTS] += received
-        row[_FROM_BACKENDS] += sent
+        counts.add(_FROM_CLIENTS, received)
+        counts.add(_FROM_BACKENDS, sent)
         return received, sent
 
     def _record(

@@ -103,8 +103,8 @@ class RedirectedConnection:
     def start(self) -> None:
         shared = self._shared
         shared.connections.add(self)
-        shared.row[_OPEN] += 1
-        shared.row[_ACCEPTED] += 1
+        shared.counts.add(_OPEN)
+        shared.counts.add(_ACCEPTED)
         shared.deadlines.set(self, self._begun + shared.timeouts.request_head)
         self._readable.start(self._on_readable)
         self._on_readable()
@@ -150,7 +150,7 @@ class RedirectedConnection:
 
     def _report(self, status: int, sent: int, request: Request | None, ended: str) -> None:
         shared = self._shared
-        shared.row[_REQUESTS] += 1
+        shared.counts.add(_REQUESTS)
         if shared.access_log is None:
             return
         seconds = clock.monotonic() - self._begun
@@ -197,7 +197,7 @@ class RedirectedConnection:
             shared.gate.leave(self.seat)
         shared.deadlines.forget(self)
         shared.connections.discard(self)
-        shared.row[_OPEN] -= 1
+        shared.counts.add(_OPEN, -1)
         shared.on_closed()
 
 

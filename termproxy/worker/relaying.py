@@ -107,7 +107,7 @@ class RelayingConnection(ClientConnection):
 
     def backend_failed(self, cluster: Cluster, server: Server, error: BackendError) -> None:
         shared, now = self._shared, clock.monotonic()
-        shared.row[_BACKEND_FAILURES] += 1
+        shared.counts.add(_BACKEND_FAILURES)
         if shared.warnings.admits(f"failures of server {server}", now):
             log.warning("cluster %s: %s", cluster.name, error)
 
@@ -196,7 +196,7 @@ class RelayingConnection(ClientConnection):
         if self._server is not None and not self._tls.plaintext_written:
             self._server.failed(clock.monotonic())
         reason = BACKEND_LOST.get(error.errno or 0, "backend_failed")
-        self._shared.row[_BACKEND_FAILURES] += 1
+        self._shared.counts.add(_BACKEND_FAILURES)
         self._report(reason, Fault.BACKEND, f"{self._server}: {error.strerror}")
 
     # Deadlines and the way out.

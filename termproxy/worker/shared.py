@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -66,39 +65,72 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(slots=True)
 class Shared:
-    loop: Any
-    scratch: Scratch
-    timeouts: Timeouts
-    row: memoryview  # this worker's row of the scoreboard
-    access_log: AccessLog | None
-    limits: Limits = field(default_factory=Limits)
-    clients: Clients | None = None  # None: nobody is counted
-    deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
-    connections: set[Connection] = field(default_factory=set)
-    warnings: Throttle[str] = field(default_factory=lambda: Throttle(WARNING_INTERVAL))
-    failures: FailureBook = field(default_factory=FailureBook)
-    failure_lines: Throttle[FailureLine] = field(
-        default_factory=lambda: Throttle(FAILURE_LINES_INTERVAL, burst=FAILURE_LINES)
+    __slots__ = (
+        "access_log",
+        "behind_headroom",
+        "buffer",
+        "clients",
+        "connections",
+        "counts",
+        "deadlines",
+        "draining",
+        "failure_lines",
+        "failures",
+        "gate",
+        "handshakes",
+        "idle_until",
+        "limits",
+        "loop",
+        "on_closed",
+        "pool",
+        "request_numbers",
+        "request_prefix",
+        "row",
+        "scratch",
+        "timeouts",
+        "warnings",
     )
-    pool: Pool = field(default_factory=Pool)
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(HEADROOM + SCRATCH_SIZE)))
-    """For what is looked at while it passes; nothing stays in it from one event to the next."""
-    draining: bool = False
-    idle_until: float = inf
-    """When clients between two requests are let go: while draining, at a moment that is near."""
-    on_closed: Callable[[], None] = lambda: None  # a connection has made room
-    gate: Gate = field(init=False)
-    handshakes: HandshakeQueue = field(init=False)
-    behind_headroom: memoryview = field(init=False)
-    request_numbers: Iterator[int] = field(init=False, default_factory=count)
-    request_prefix: bytes = field(init=False, default_factory=lambda: os.urandom(8).hex().encode())
 
-    def __post_init__(self) -> None:
+    def __init__(  # noqa: PLR0913 - one is made for each worker
+        self,
+        *,
+        loop: Any,
+        scratch: Scratch,
+        timeouts: Timeouts,
+        row: memoryview,
+        access_log: AccessLog | None,
+        limits: Limits | None = None,
+        clients: Clients | None = None,
+    ) -> None:
+        """`row` is this worker's of the scoreboard; without `clients` nobody is counted."""
+        self.loop = loop
+        self.scratch = scratch
+        self.timeouts = timeouts
+        self.row = row
+        self.counts = Tally(row)
+        """The row's words, to be added to."""
+        self.access_log = access_log
+        self.limits = limits or Limits()
+        self.clients = clients
+        self.deadlines = DeadlineWheel()
+        self.connections: set[Connection] = set()
+        self.warnings: Throttle[str] = Throttle(WARNING_INTERVAL)
+        self.failures = FailureBook()
+        self.failure_lines: Throttle[FailureLine] = Throttle(FAILURE_LINES_INTERVAL, burst=FAILURE_LINES)
+        self.pool = Pool()
+        self.buffer = memoryview(bytearray(HEADROOM + SCRATCH_SIZE))
+        """For what is looked at while it passes; nothing stays in it from one event to the next."""
         self.behind_headroom = self.buffer[HEADROOM:]
-        self.gate = Gate(self.clients, self.limits)
-        self.handshakes = HandshakeQueue(self.loop, self.limits)
+        self.draining = False
+        self.idle_until = inf
+        """When clients between two requests are let go: while draining, at a moment that is near."""
+        self.on_closed: Callable[[], None] = _do_nothing
+        """A connection has made room."""
+        self.gate = Gate(clients, self.limits)
+        self.handshakes = HandshakeQueue(loop, self.limits)
+        self.request_numbers: Iterator[int] = count()
+        self.request_prefix = os.urandom(8).hex().encode()
 
     def count_drop(self, tally: Tally, limit: str, client: str) -> None:
         """A limit has turned a client away."""
@@ -113,3 +145,7 @@ class Shared:
     def request_id(self, number: int) -> bytes:
         """The id that has this number here."""
         return b"%b%016x" % (self.request_prefix, number)
+
+
+def _do_nothing() -> None:
+    pass

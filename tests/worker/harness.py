@@ -67,8 +67,8 @@ class Bench:
             timeouts=Timeouts(handshake=10.0, connect=3.0, idle=60.0, drain=30.0),
             row=self.row,
             access_log=open_access_log(self.log_file),
-            on_closed=self._on_closed,
         )
+        self.shared.on_closed = self._on_closed
         self._socks: list[socket.socket] = []
         self.connections: list[RelayingConnection] = []
 

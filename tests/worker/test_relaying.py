@@ -11,11 +11,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from termproxy._sockets import Socket
+from termproxy.backends.approach import Approach
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Pump
 from termproxy.worker.connection import LINGER, Phase
@@ -541,19 +542,19 @@ def test_a_bug_in_a_pump_ends_its_connection_and_no_other(
     assert receive(other_backend) == b"alive"
 
 
+class BrokenTimeouts:
+    connect = idle = property(broken)
+
+
 def test_a_bug_after_the_handshake_ends_its_connection(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("termproxy.worker.relaying.Approach", broken)
     with TlsClient(bench.trust, bench.accept()) as client:
+        monkeypatch.setattr(bench.shared, "timeouts", BrokenTimeouts())
         client.handshake()
         assert bench.record()["ended"] == "internal_error"
     crash_report(caplog)
     assert bench.all_is_given_back()
-
-
-class BrokenTimeouts:
-    idle = property(broken)
 
 
 def test_a_bug_at_a_deadline_ends_its_connection(
@@ -568,6 +569,11 @@ def test_a_bug_at_a_deadline_ends_its_connection(
     assert bench.all_is_given_back()
 
 
+class BrokenApproach(Approach):
+    def advance(self, now: float) -> Socket | None:
+        raise Bug
+
+
 def test_a_bug_while_connecting_ends_its_connection(
     bench: Bench,
     black_hole: str,
@@ -578,7 +584,7 @@ def test_a_bug_while_connecting_ends_its_connection(
     (connection,) = bench.connections
     assert connection.phase is Phase.CONNECTING
     connection._connecting.close()
-    connection._connecting = SimpleNamespace(advance=broken, close=lambda: None)
+    connection._connecting = BrokenApproach(None, connection._served.cluster, b"", 1.0, (broken, broken))
     connection._on_settled()
 
     assert bench.record()["ended"] == "internal_error"
