@@ -78,7 +78,7 @@ def _names_in_cython(text: str) -> Iterator[str]:
 
 def upward_imports(package: Path) -> Iterator[str]:
     for here, path in modules(package):
-        area = here.partition("/")[0].removesuffix(".py")
+        area = Path(here).parts[0].partition(".")[0]
         for name in names_used(path):
             top, _, rest = name.partition(".")
             other = rest.partition(".")[0]
@@ -90,7 +90,7 @@ def upward_imports(package: Path) -> Iterator[str]:
 
 def places_without_a_level(package: Path) -> Iterator[str]:
     for here, _ in modules(package):
-        area = here.partition("/")[0].removesuffix(".py")
+        area = Path(here).parts[0].partition(".")[0]
         if area not in LEVEL and area != "__init__":
             yield f"{here}: {area} stands in no row of LAYERS"
 

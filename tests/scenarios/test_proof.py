@@ -20,13 +20,15 @@ from tests.support.waiting import wait_until
 
 # A bug of ours, which no check of a configuration finds.
 BUG = """
-from termproxy.worker import frontend
-right = frontend.Frontend.on_client_hello
-def wrong(self, connection):
-    if self.name == "wrong":
-        raise RuntimeError("a bug")
-    return right(self, connection)
-frontend.Frontend.on_client_hello = wrong
+from termproxy.worker import assembly
+
+class Wrong(assembly.Frontend):
+    def on_client_hello(self, connection):
+        if self.name == "wrong":
+            raise RuntimeError("a bug")
+        return super().on_client_hello(connection)
+
+assembly.Frontend = Wrong
 """
 
 
