@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import trustme
 
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE
 from termproxy.tls._openssl import Connection, Context
 from termproxy.tls.selection import NameTable
 from termproxy.worker.frontend import Frontend
@@ -93,7 +93,7 @@ def server_seconds(way: Way, client: ssl.SSLContext, name: str) -> float:
             began = time.thread_time_ns()
             outcome = pair.server.handshake()
             spent += time.thread_time_ns() - began
-            if outcome == Outcome.DONE:
+            if outcome == DONE:
                 return spent / 1e9
     raise AssertionError("the handshake does not end")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from termproxy import clock
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import CLOSED, WANT_READ
 from termproxy.tls._openssl import Connection, Context, Scratch
 from tests.support.tls import (
     TLS_1_2,
@@ -95,12 +95,12 @@ def a_request_and_its_answer(_: Backend) -> None:
     with Pair(PLAIN, CLIENT).handshake() as pair:
         assert pair.server.alpn == b"h2"
         pair.client.send(REQUEST)
-        assert pair.read() == (REQUEST, Outcome.WANT_READ)
+        assert pair.read() == (REQUEST, WANT_READ)
         assert pair.server.write(ANSWER) == len(ANSWER)
         pair.server.shutdown()
         assert pair.client.receive() == ANSWER
         pair.client.close_notify()
-        assert pair.read() == (b"", Outcome.CLOSED)
+        assert pair.read() == (b"", CLOSED)
 
 
 def a_relayed_request(backend: Backend) -> None:
@@ -117,7 +117,7 @@ def a_half_closed_one(backend: Backend) -> None:
     with Pair(CHOOSING, CLIENT).handshake() as pair:
         pair.client.send(REQUEST)
         pair.client.close_notify()
-        assert pass_to_backend(pair, backend, SCRATCH) == (REQUEST, Outcome.CLOSED)
+        assert pass_to_backend(pair, backend, SCRATCH) == (REQUEST, CLOSED)
         backend.far_end.send(ANSWER)
         assert pass_to_client(pair, backend, SCRATCH)[0] == ANSWER
         pair.server.shutdown()
@@ -158,7 +158,7 @@ def garbage(_: Backend) -> None:
 def one_that_leaves_after_half_a_hello(_: Backend) -> None:
     with Pair(CHOOSING, CLIENT) as pair:
         pair.client.wire.send(pair.client.hello()[:100])
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         pair.client.wire.close()
         with suppress(TlsError):
             pair.server.handshake()
@@ -169,7 +169,7 @@ def one_that_leaves_in_the_middle_and_is_not_closed(_: Backend) -> None:
     pair = Pair(CHOOSING, CLIENT, name="chosen.test")
     with pair.wire, pair.client.wire:
         pair.greet()
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         del pair.server
 
 

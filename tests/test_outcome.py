@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from termproxy.outcome import Outcome
+from termproxy import outcome as outcomes
 
 BINDING = Path(__file__).parent.parent / "termproxy" / "tls" / "_openssl.pyx"
 
 
-OUTCOMES: dict[str, int] = {word: number for word, number in vars(Outcome).items() if word.isupper()}
+OUTCOMES: dict[str, int] = {word: number for word, number in vars(outcomes).items() if word.isupper()}
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

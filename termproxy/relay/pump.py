@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from termproxy.errors import TruncatedError
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, MORE, SINK_FULL, TRUNCATED, WANT_READ, WANT_WRITE
 
 SCRATCH_SIZE = 256 * 1024  # bytes: what one event moves at most, and one slow reader makes us hold
 
@@ -128,7 +128,7 @@ class Pump:
     def on_readable(self) -> None:
         try:
             moved = self._move(self._backend_fd, self._scratch)
-            if moved <= 0 and moved != Outcome.WANT_READ:
+            if moved <= 0 and moved != WANT_READ:
                 self._not_moved(moved)
         except Exception as error:  # noqa: BLE001 - the one guard around a connection's callbacks
             self._on_failure(self, error)
@@ -153,15 +153,15 @@ class Pump:
             self.opposite.opposite = self.opposite = _OVER
 
     def _not_moved(self, outcome: int) -> None:
-        if outcome == Outcome.MORE:
+        if outcome == MORE:
             self._loop.run_callback(self._on_more)
-        elif outcome == Outcome.SINK_FULL:
+        elif outcome == SINK_FULL:
             self._rest = memoryview(self._scratch.take_rest())
             self._wait_until_writable(self._sink_fd())
-        elif outcome == Outcome.WANT_WRITE:
+        elif outcome == WANT_WRITE:
             # Reading needs to write first (a key update's answer), and the client's socket is full.
             self._wait_until_writable(self._client_fd)
-        elif outcome == Outcome.TRUNCATED and not self.opposite.ended:
+        elif outcome == TRUNCATED and not self.opposite.ended:
             self._on_failure(self, TruncatedError())
         else:
             # Once the client has our "that was all", leaving without its own is no loss: many do.
@@ -201,7 +201,7 @@ class Pump:
         return True
 
     def _end(self) -> None:
-        if self._end_sink() == Outcome.WANT_WRITE:
+        if self._end_sink() == WANT_WRITE:
             # Not even the alert fits: when it does, the source will tell its end again.
             self._wait_until_writable(self._sink_fd())
             return
@@ -214,7 +214,7 @@ class Pump:
         raise NotImplementedError
 
     def _push(self, rest: memoryview) -> int:
-        """Send to the sink: how many bytes it took, or a negative Outcome."""
+        """Send to the sink: how many bytes it took, or a negative outcome."""
         raise NotImplementedError
 
     def _end_sink(self) -> int:
@@ -236,7 +236,7 @@ class ToBackend(Pump):
         try:
             return self._backend.send(rest)
         except BlockingIOError:
-            return Outcome.WANT_WRITE
+            return WANT_WRITE
 
     def _end_sink(self) -> int:
         # When the backend has ended, too, both sockets are closed next, which says it for less.  Mostly
@@ -245,7 +245,7 @@ class ToBackend(Pump):
             self.opposite.read_ahead()
         if not (self.opposite.ended or self.ended):
             self._backend.shutdown(socket.SHUT_WR)
-        return Outcome.DONE
+        return DONE
 
 
 class ToClient(Pump):
@@ -262,7 +262,7 @@ class ToClient(Pump):
         return self._tls.write(rest)
 
     def _end_sink(self) -> int:
-        return Outcome.DONE if self.source_was_cut else self._tls.shutdown()
+        return DONE if self.source_was_cut else self._tls.shutdown()
 
 
 def relay(

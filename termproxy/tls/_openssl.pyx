@@ -2,7 +2,7 @@
 """A thin, typed binding to the system's libssl (OpenSSL 3.0 and later).  No policy here.
 
 `Context` wraps an SSL_CTX that is complete when it is made.  `Connection` wraps one server-side SSL on
-a non-blocking socket.  Its operations never block: each returns a count, or an Outcome (as a plain
+a non-blocking socket.  Its operations never block: each returns a count, or an outcome (a plain
 integer), and a failure raises TlsError (the client's side) or OSError (the backend's socket).
 
 Rules that keep it safe:
@@ -314,7 +314,7 @@ cdef extern from "openssl/ssl.h":
 
 
 cdef enum:
-    # termproxy.outcome.Outcome, for C.
+    # termproxy.outcome, for C.
     _DONE = 0
     _WANT_READ = -1
     _WANT_WRITE = -2
@@ -1636,7 +1636,7 @@ cdef class Connection:
         return self._outcome(result)
 
     def read_into(self, buffer not None) -> int:
-        """Read at most one record's plaintext into a writable buffer: the count, or an Outcome."""
+        """Read at most one record's plaintext into a writable buffer: the count, or an outcome."""
         cdef Py_buffer view
         cdef int count
         self._check_usable()
@@ -1698,7 +1698,7 @@ cdef class Connection:
     def decrypt_to(self, int fd, Scratch scratch not None, long long most=LLONG_MAX) -> int:
         """Read what the client sent, up to the scratch's size or `most`, and send it to the socket `fd`.
 
-        The count when all was passed on and no more is at hand, else an Outcome.  One call where
+        The count when all was passed on and no more is at hand, else an outcome.  One call where
         reading, slicing and sending from Python would be four: a tenth of a small request's cost.
         Raises TlsError for the client's side, OSError for `fd`.
         """
@@ -1751,7 +1751,7 @@ cdef class Connection:
     def encrypt_from(self, int fd, Scratch scratch not None, long long most=LLONG_MAX) -> int:
         """Receive from the socket `fd`, up to the scratch's size or `most`, and write it to the client.
 
-        The count when all was passed on, WANT_READ when `fd` had nothing, else an Outcome.
+        The count when all was passed on, WANT_READ when `fd` had nothing, else an outcome.
         Raises OSError for `fd`, TlsError for the client's side.
         """
         cdef int done = 0, count

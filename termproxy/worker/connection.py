@@ -30,7 +30,7 @@ from termproxy.observability.failure_book import Kind
 from termproxy.observability.metrics import FAILED, MISSES, count_agreed, count_full, count_resumed
 from termproxy.observability.record import ConnectionRecord, printable
 from termproxy.observability.scoreboard import Column
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, HELLO, WANT_WRITE
 from termproxy.relay.proxy_protocol import HEADER_MAX, BadProxyHeader, SocketName, read_header
 from termproxy.relay.pump import Ready
 from termproxy.tls._openssl import Connection
@@ -54,7 +54,7 @@ PLAIN_HTTP_ANSWER = (
 
 
 class Phase:
-    """Plain words, for the reason that Outcome is plain numbers."""
+    """Plain words: to find an enum's member takes 0.1 µs in CPython 3.11."""
 
     PROXY_HEADER: Final = "proxy_header"
     HANDSHAKE: Final = "handshake"
@@ -213,11 +213,11 @@ class ClientConnection:
         except TlsError as error:
             self._handshake_failed(error)
             return
-        if outcome == Outcome.DONE:
+        if outcome == DONE:
             self._handshake_done()
-        elif outcome == Outcome.WANT_WRITE:
+        elif outcome == WANT_WRITE:
             self._wait_to_write_handshake()
-        elif outcome == Outcome.HELLO:
+        elif outcome == HELLO:
             self._ask_to_begin()
 
     # The ClientHello has come, no crypto has been done: whether to begin, and when.

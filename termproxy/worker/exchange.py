@@ -47,7 +47,7 @@ from termproxy.observability._tally import Tally
 from termproxy.observability.metrics import RESPONSE_SECONDS, RESPONSES, count_connect, count_use
 from termproxy.observability.record import ExchangeRecord, logged_path, printable
 from termproxy.observability.scoreboard import Column
-from termproxy.outcome import Outcome
+from termproxy.outcome import CLOSED, MORE, SINK_FULL, TRUNCATED
 from termproxy.relay.pump import Ready
 from termproxy.worker.gateway import Gateway
 from termproxy.worker.relaying import BACKEND_LOST, IDLE_CHECKS
@@ -350,13 +350,13 @@ class Exchange:
         self._upload_left -= moved
         self._uploaded += moved
         self.wants_body = self._upload_left > 0
-        if outcome == Outcome.SINK_FULL:
+        if outcome == SINK_FULL:
             self._keep_rest(memoryview(client.shared.scratch.take_rest()))
-        elif outcome in (Outcome.CLOSED, Outcome.TRUNCATED):
+        elif outcome in (CLOSED, TRUNCATED):
             self._client_left_in_body()
         elif not self.wants_body:
             self._all_is_sent()
-        elif outcome == Outcome.MORE:
+        elif outcome == MORE:
             client.soon(client.on_client)
 
     def _pass_chunks_on(self, chunks: ChunkedBody, backend: BackendConnection) -> None:
@@ -364,7 +364,7 @@ class Exchange:
         buffer = client.shared.buffer
         count = client.tls.read_into(buffer)
         if count <= 0:
-            if count in (Outcome.CLOSED, Outcome.TRUNCATED):
+            if count in (CLOSED, TRUNCATED):
                 self._client_left_in_body()
             return
         try:
@@ -598,22 +598,22 @@ class Exchange:
         client, tls = self._client, self._client.tls
         if self._left == UNTIL_CLOSE:
             outcome = tls.encrypt_from(backend.fd, client.shared.scratch)
-            if outcome == Outcome.CLOSED and self._was_cut:
+            if outcome == CLOSED and self._was_cut:
                 self.backend_lost(None)
-            elif outcome == Outcome.CLOSED:
+            elif outcome == CLOSED:
                 self._is_over = True
                 self._written(is_taken=True)
-            elif outcome == Outcome.SINK_FULL:
+            elif outcome == SINK_FULL:
                 self._client_is_full(backend, client.shared.scratch.take_rest())
             return
         before = tls.plaintext_written
         outcome = tls.encrypt_from(backend.fd, client.shared.scratch, self._left)
         self._left -= tls.plaintext_written - before
-        if outcome == Outcome.SINK_FULL:
+        if outcome == SINK_FULL:
             rest = client.shared.scratch.take_rest()
             self._left -= len(rest)
             self._client_is_full(backend, rest)
-        elif outcome == Outcome.CLOSED:
+        elif outcome == CLOSED:
             self.backend_lost(None)
         else:
             self._see_whether_it_is_over(backend)

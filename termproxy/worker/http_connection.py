@@ -42,7 +42,7 @@ from termproxy.http.head import (
 from termproxy.observability.metrics import KEPT, RESPONSE_SECONDS, RESPONSES
 from termproxy.observability.record import ConnectionRecord, ExchangeRecord
 from termproxy.observability.scoreboard import Column
-from termproxy.outcome import Outcome
+from termproxy.outcome import CLOSED, DONE, TRUNCATED, WANT_WRITE
 from termproxy.relay.pump import Ready
 from termproxy.tls.failures import explain
 from termproxy.worker.connection import LINGER, Phase
@@ -144,7 +144,7 @@ class HttpConnection(RelayingConnection):
         buffer = self._shared.buffer
         count = self._tls.read_into(buffer)
         if count <= 0:
-            if count in (Outcome.CLOSED, Outcome.TRUNCATED):
+            if count in (CLOSED, TRUNCATED):
                 self._no_more_requests(count)
         elif not self._input:
             self._take_request(buffer, count)
@@ -378,7 +378,7 @@ class HttpConnection(RelayingConnection):
             )
         elif not self._served_requests:
             self._report("no_request", Fault.NONE)
-        if outcome == Outcome.CLOSED:
+        if outcome == CLOSED:
             self._shut_down_tls()
         self.close()
 
@@ -389,11 +389,11 @@ class HttpConnection(RelayingConnection):
         if count > 0:
             self._input += bytes(buffer[:count])
             self._readable.stop()  # that will do for now
-        elif count == Outcome.CLOSED:
+        elif count == CLOSED:
             # It has no more to ask, but it may still read.
             self.client_has_ended = True
             self._readable.stop()
-        elif count == Outcome.TRUNCATED:
+        elif count == TRUNCATED:
             self.end_early("client_closed", Fault.CLIENT, "the client left before its answer was whole")
 
     # What an exchange needs of its client.
@@ -540,8 +540,8 @@ class HttpConnection(RelayingConnection):
         try:
             outcome = self._tls.shutdown()
         except TlsError:  # it has gone already
-            outcome = Outcome.DONE
-        if outcome == Outcome.WANT_WRITE:
+            outcome = DONE
+        if outcome == WANT_WRITE:
             self._wait_to_end(linger=linger)
         elif linger:
             self._lingers_until = clock.monotonic() + LINGER_MAX

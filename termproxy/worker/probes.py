@@ -15,7 +15,7 @@ import gevent
 from gevent.socket import wait_read, wait_write
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, WANT_WRITE
 from termproxy.relay.pump import Ready
 from termproxy.tls._openssl import Connection
 from termproxy.worker.frontend import Frontend
@@ -70,6 +70,6 @@ class Probes:
 
 def _until_done(step: Callable[[], int], fd: int) -> None:
     """TimeoutError when the other side takes too long."""
-    while (outcome := step()) != Outcome.DONE:
-        wait = wait_write if outcome == Outcome.WANT_WRITE else wait_read
+    while (outcome := step()) != DONE:
+        wait = wait_write if outcome == WANT_WRITE else wait_read
         wait(fd, TIMEOUT, TimeoutError())

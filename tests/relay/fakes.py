@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, SINK_FULL, WANT_READ
 from termproxy.relay.pump import Pump, Ready, ToBackend, ToClient, relay
 
 CLIENT_FD = 5
@@ -119,7 +119,7 @@ class FakeEnd:
             self.log.append("half-close")
             return self._step("half-close", self.shutdowns) if self.shutdowns else 0
         self.log.append("close_notify")
-        return self._step("close_notify", self.shutdowns) if self.shutdowns else Outcome.DONE
+        return self._step("close_notify", self.shutdowns) if self.shutdowns else DONE
 
     # The backend's socket.
 
@@ -133,11 +133,11 @@ class FakeEnd:
 
     def _move(self, name: str, script: list[Step | bytes], scratch: FakeScratch) -> int:
         self.log.append(name)
-        step = script.pop(0) if script else int(Outcome.WANT_READ)
+        step = script.pop(0) if script else int(WANT_READ)
         if isinstance(step, bytes):  # the sink is full: this is kept
             assert not scratch.rest, "the rest before this one was never taken"
             scratch.rest = step
-            return Outcome.SINK_FULL
+            return SINK_FULL
         if isinstance(step, Exception):
             raise step
         return step

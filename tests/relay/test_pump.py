@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from termproxy.errors import TlsError, TruncatedError
-from termproxy.outcome import Outcome
+from termproxy.outcome import CLOSED, DONE, MORE, SINK_FULL, TRUNCATED, WANT_READ, WANT_WRITE
 from termproxy.relay.pump import Pump, Ready
 from tests.relay.fakes import BACKEND_FD, CLIENT_FD, Play
 
@@ -37,8 +37,8 @@ def test_bytes_that_went_through_change_nothing() -> None:
 
 def test_an_event_that_brought_nothing_changes_nothing() -> None:
     play = Play()
-    play.client_sends(Outcome.WANT_READ)
-    play.backend_sends(Outcome.WANT_READ)
+    play.client_sends(WANT_READ)
+    play.backend_sends(WANT_READ)
 
     assert play.loop.waits_for == {READ_CLIENT, READ_BACKEND}
     assert (play.ended, play.failed) == ([], [])
@@ -47,7 +47,7 @@ def test_an_event_that_brought_nothing_changes_nothing() -> None:
 def test_more_is_read_in_the_loop_s_next_turn_and_not_in_this_one() -> None:
     """A client that sends without end must not keep the others waiting."""
     play = Play()
-    play.client_sends(Outcome.MORE, Outcome.MORE, 10)
+    play.client_sends(MORE, MORE, 10)
 
     assert play.end.log == ["decrypt"]
     assert play.loop.turn() == 1
@@ -98,7 +98,7 @@ def test_what_was_kept_goes_in_as_many_pieces_as_the_backend_likes() -> None:
 def test_what_was_kept_goes_in_as_many_pieces_as_the_client_likes() -> None:
     play = Play()
     play.backend_sends(b"0123456789")
-    play.client_takes(3, Outcome.WANT_WRITE)
+    play.client_takes(3, WANT_WRITE)
 
     assert play.loop.waits_for == {READ_CLIENT, WRITE_CLIENT}
 
@@ -132,7 +132,7 @@ def test_a_sink_may_be_full_again_and_again() -> None:
 def test_a_read_that_must_write_first_waits_for_the_client_to_take_it() -> None:
     """The answer to a key update: the client's socket is full, not the backend's."""
     play = Play()
-    play.client_sends(Outcome.WANT_WRITE, 8)
+    play.client_sends(WANT_WRITE, 8)
 
     assert play.loop.waits_for == {WRITE_CLIENT, READ_BACKEND}
 
@@ -147,7 +147,7 @@ def test_a_read_that_must_write_first_waits_for_the_client_to_take_it() -> None:
 
 def test_the_client_s_end_is_passed_on_as_a_half_close() -> None:
     play = Play()
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
 
     assert play.end.log == ["decrypt", "encrypt", "half-close"]
     assert play.ended == [play.to_backend]
@@ -158,7 +158,7 @@ def test_the_client_s_end_is_passed_on_as_a_half_close() -> None:
 
 def test_the_backend_s_end_is_passed_on_as_a_close_notify() -> None:
     play = Play()
-    play.backend_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
 
     assert play.end.log == ["encrypt", "close_notify"]
     assert play.ended == [play.to_client]
@@ -167,9 +167,9 @@ def test_the_backend_s_end_is_passed_on_as_a_close_notify() -> None:
 
 def test_a_request_then_its_answer_end_in_this_order() -> None:
     play = Play()
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
     play.backend_sends(5)
-    play.backend_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
 
     assert play.ended == [play.to_backend, play.to_client]
     assert play.end.log[-1] == "close_notify"
@@ -178,9 +178,9 @@ def test_a_request_then_its_answer_end_in_this_order() -> None:
 
 def test_a_backend_that_ends_first_still_hears_the_client() -> None:
     play = Play()
-    play.backend_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
     play.client_sends(5)
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
 
     assert play.ended == [play.to_client, play.to_backend]
     assert play.nothing_is_left()
@@ -189,8 +189,8 @@ def test_a_backend_that_ends_first_still_hears_the_client() -> None:
 def test_the_second_end_needs_no_half_close() -> None:
     """Both sockets are closed next, which says it, too."""
     play = Play()
-    play.backend_sends(Outcome.CLOSED)
-    play.client_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
+    play.client_sends(CLOSED)
 
     assert "half-close" not in play.end.log
 
@@ -198,8 +198,8 @@ def test_the_second_end_needs_no_half_close() -> None:
 def test_a_backend_that_has_ended_unseen_needs_no_half_close() -> None:
     """The loop would have come to it next."""
     play = Play()
-    play.end.encrypts = [Outcome.CLOSED]
-    play.client_sends(Outcome.CLOSED)
+    play.end.encrypts = [CLOSED]
+    play.client_sends(CLOSED)
 
     assert play.end.log == ["decrypt", "encrypt", "close_notify"]
     assert play.ended == [play.to_client, play.to_backend]
@@ -209,7 +209,7 @@ def test_a_backend_that_has_ended_unseen_needs_no_half_close() -> None:
 def test_the_client_s_end_lets_nothing_overtake_what_it_has_not_taken() -> None:
     play = Play()
     play.backend_sends(b"kept")
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
 
     assert play.end.log == ["encrypt", "decrypt", "half-close"]
 
@@ -218,7 +218,7 @@ def test_a_relay_that_is_over_when_the_client_s_end_is_passed_on_is_told_once() 
     play = Play()
     play.to_client._on_failure = lambda *_: close(play)
     play.end.encrypts = [RESET]
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
 
     assert play.end.log == ["decrypt", "encrypt"]
     assert play.ended == []
@@ -227,7 +227,7 @@ def test_a_relay_that_is_over_when_the_client_s_end_is_passed_on_is_told_once() 
 
 def test_an_end_behind_bytes_that_did_not_fit_waits_for_them() -> None:
     play = Play()
-    play.client_sends(b"last words", Outcome.CLOSED)
+    play.client_sends(b"last words", CLOSED)
 
     assert play.end.log == ["decrypt"]
 
@@ -240,13 +240,13 @@ def test_an_end_behind_bytes_that_did_not_fit_waits_for_them() -> None:
 
 def test_a_close_notify_that_does_not_fit_goes_later_and_counts_once() -> None:
     play = Play()
-    play.end.shutdowns = [Outcome.WANT_WRITE, Outcome.DONE]
-    play.backend_sends(Outcome.CLOSED)
+    play.end.shutdowns = [WANT_WRITE, DONE]
+    play.backend_sends(CLOSED)
 
     assert play.ended == []
     assert play.loop.waits_for == {READ_CLIENT, WRITE_CLIENT}
 
-    play.end.encrypts = [Outcome.CLOSED]  # an end of stream is told as often as one asks
+    play.end.encrypts = [CLOSED]  # an end of stream is told as often as one asks
     play.client_takes()
 
     assert play.ended == [play.to_client]
@@ -255,7 +255,7 @@ def test_a_close_notify_that_does_not_fit_goes_later_and_counts_once() -> None:
 
 def test_a_client_that_leaves_without_close_notify_is_a_failure() -> None:
     play = Play()
-    play.client_sends(Outcome.TRUNCATED)
+    play.client_sends(TRUNCATED)
 
     ((pump, error),) = play.failed
     assert pump is play.to_backend
@@ -266,8 +266,8 @@ def test_a_client_that_leaves_without_close_notify_is_a_failure() -> None:
 
 def test_a_client_that_leaves_without_close_notify_after_ours_has_lost_nothing() -> None:
     play = Play()
-    play.backend_sends(Outcome.CLOSED)
-    play.client_sends(Outcome.TRUNCATED)
+    play.backend_sends(CLOSED)
+    play.client_sends(TRUNCATED)
 
     assert play.failed == []
     assert play.ended == [play.to_client, play.to_backend]
@@ -307,7 +307,7 @@ def test_a_half_close_that_fails_is_the_backend_s_failure() -> None:
     """ENOTCONN: it has reset the connection meanwhile."""
     play = Play()
     play.end.shutdowns = [RESET]
-    play.client_sends(Outcome.CLOSED)
+    play.client_sends(CLOSED)
 
     assert play.failed == [(play.to_backend, RESET)]
     assert play.ended == []
@@ -316,7 +316,7 @@ def test_a_half_close_that_fails_is_the_backend_s_failure() -> None:
 def test_a_close_notify_that_fails_is_the_client_s_failure() -> None:
     play = Play()
     play.end.shutdowns = [TLS]
-    play.backend_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
 
     assert play.failed == [(play.to_client, TLS)]
     assert play.ended == []
@@ -330,11 +330,11 @@ def close(play: Play) -> None:
     play.to_client.close()
 
 
-@pytest.mark.parametrize("step", [Outcome.WANT_READ, Outcome.MORE, b"rest", Outcome.WANT_WRITE])
+@pytest.mark.parametrize("step", [WANT_READ, MORE, b"rest", WANT_WRITE])
 def test_a_close_leaves_no_watcher_whatever_was_awaited(step: int | bytes) -> None:
     play = Play()
     play.client_sends(step)
-    play.backend_sends(b"rest" if step == b"rest" else Outcome.WANT_READ)
+    play.backend_sends(b"rest" if step == b"rest" else WANT_READ)
     close(play)
     close(play)
 
@@ -344,7 +344,7 @@ def test_a_close_leaves_no_watcher_whatever_was_awaited(step: int | bytes) -> No
 
 def test_more_that_was_put_off_is_not_read_after_a_close() -> None:
     play = Play()
-    play.client_sends(Outcome.MORE)
+    play.client_sends(MORE)
     close(play)
     play.loop.turn()
 
@@ -355,7 +355,7 @@ def test_more_that_was_put_off_is_not_read_after_a_close() -> None:
 def test_more_that_was_put_off_is_not_read_while_the_sink_is_full() -> None:
     """An event came first and filled the sink: reading on would lose what is kept."""
     play = Play()
-    play.client_sends(Outcome.MORE)
+    play.client_sends(MORE)
     play.client_sends(b"kept")
     play.loop.turn()
 
@@ -375,7 +375,7 @@ def test_a_failure_s_listener_may_close_the_pumps() -> None:
 def test_an_end_s_listener_may_close_the_pumps() -> None:
     play = Play()
     play.to_client._on_end = lambda *_: close(play)
-    play.backend_sends(Outcome.CLOSED)
+    play.backend_sends(CLOSED)
 
     assert play.nothing_is_left()
 
@@ -413,24 +413,22 @@ class Relay(RuleBasedStateMachine):
         return set(wait) <= self.play.loop.waits_for
 
     @precondition(lambda self: self.waiting(READ_CLIENT))
-    @rule(step=st.sampled_from([5, Outcome.WANT_READ, Outcome.MORE, Outcome.SINK_FULL]))
+    @rule(step=st.sampled_from([5, WANT_READ, MORE, SINK_FULL]))
     def client_sends(self, step: int) -> None:
-        self.play.client_sends(self.kept_for("backend") if step == Outcome.SINK_FULL else step)
+        self.play.client_sends(self.kept_for("backend") if step == SINK_FULL else step)
 
     @precondition(lambda self: self.waiting(READ_CLIENT))
-    @rule(unseen=st.sampled_from([5, Outcome.WANT_READ, Outcome.SINK_FULL, Outcome.CLOSED]))
+    @rule(unseen=st.sampled_from([5, WANT_READ, SINK_FULL, CLOSED]))
     def client_ends(self, unseen: int) -> None:
         """While the backend has done something that no event has told of yet."""
         if self.waiting(READ_BACKEND):
-            self.play.end.encrypts += [
-                self.kept_for("client") if unseen == Outcome.SINK_FULL else unseen
-            ]
-        self.play.client_sends(Outcome.CLOSED)
+            self.play.end.encrypts += [self.kept_for("client") if unseen == SINK_FULL else unseen]
+        self.play.client_sends(CLOSED)
 
     @precondition(lambda self: self.waiting(READ_BACKEND))
-    @rule(step=st.sampled_from([5, Outcome.WANT_READ, Outcome.SINK_FULL, Outcome.CLOSED]))
+    @rule(step=st.sampled_from([5, WANT_READ, SINK_FULL, CLOSED]))
     def backend_sends(self, step: int) -> None:
-        self.play.backend_sends(self.kept_for("client") if step == Outcome.SINK_FULL else step)
+        self.play.backend_sends(self.kept_for("client") if step == SINK_FULL else step)
 
     def kept_for(self, side: str) -> bytes:
         self.count += 1
@@ -454,7 +452,7 @@ class Relay(RuleBasedStateMachine):
         if count >= left:
             self.play.client_takes(left)
         else:
-            self.play.client_takes(count, Outcome.WANT_WRITE)
+            self.play.client_takes(count, WANT_WRITE)
 
     @rule()
     def turn(self) -> None:

@@ -13,7 +13,7 @@ import gevent
 import pytest
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE
 from termproxy.relay.pump import SCRATCH_SIZE, Pump, Ready, relay
 from termproxy.tls._openssl import Connection, Scratch
 from tests.relay.ends import TlsClient, receive, reset, send_all, server_context, tcp_pair, turns, until
@@ -36,7 +36,7 @@ class Wire:
 
     def shake_hands(self) -> None:
         greenlet = gevent.spawn(self.client.handshake)
-        until(lambda: self.tls.handshake() == Outcome.DONE, "our handshake")
+        until(lambda: self.tls.handshake() == DONE, "our handshake")
         until(greenlet.ready, "the client's handshake")
         greenlet.get()
         self.client.read_tickets()

@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from termproxy.outcome import Miss, Outcome
+from termproxy.outcome import DONE, Miss
 from termproxy.tls._openssl import Connection, Context
 
 TLS_1_2 = 0x0303
@@ -97,7 +97,7 @@ def meet(
             _send(outgoing, near)
             outcome = connection.handshake()
             _receive(near, incoming)
-            if is_done and outcome == Outcome.DONE:
+            if is_done and outcome == DONE:
                 break
         else:
             raise AssertionError("the handshake does not end")

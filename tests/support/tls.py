@@ -18,7 +18,7 @@ from typing import Any, Self
 import trustme
 
 from termproxy import clock
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, MORE, SINK_FULL
 from termproxy.tls._openssl import RING_SIZE, Connection, Context, Scratch, TicketKeys, TicketRing
 from termproxy.tls.tickets import new_ring
 from tests.support.endings import CutError, tell_cuts
@@ -257,7 +257,7 @@ class Pair:
         for _ in range(TURNS):
             self.client.advance()
             outcome = self.server.handshake()
-            if outcome == Outcome.DONE and self.client.handshaken:
+            if outcome == DONE and self.client.handshaken:
                 return self
             if self.client.error is not None:
                 raise self.client.error
@@ -326,12 +326,12 @@ def pass_to_backend(pair: Pair, backend: Backend, scratch: Scratch) -> tuple[byt
     for _ in range(TURNS):
         outcome = pair.server.decrypt_to(backend.fd, scratch)
         arrived += backend.receive()
-        if outcome == Outcome.SINK_FULL:
+        if outcome == SINK_FULL:
             rest = scratch.take_rest()
             while rest:
                 rest = rest[backend.proxy_end.send(rest) :]
                 arrived += backend.receive()
-        elif outcome != Outcome.MORE and not (outcome > 0 and is_readable(pair.wire)):
+        elif outcome != MORE and not (outcome > 0 and is_readable(pair.wire)):
             return bytes(arrived), outcome
     raise AssertionError("the client's bytes do not end")
 
@@ -342,7 +342,7 @@ def pass_to_client(pair: Pair, backend: Backend, scratch: Scratch) -> tuple[byte
     for _ in range(TURNS):
         outcome = pair.server.encrypt_from(backend.fd, scratch)
         arrived += pair.client.receive()
-        if outcome == Outcome.SINK_FULL:
+        if outcome == SINK_FULL:
             rest = scratch.take_rest()
             while rest:
                 rest = rest[max(pair.server.write(rest), 0) :]

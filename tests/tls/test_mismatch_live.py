@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from termproxy.errors import TlsError
 from termproxy.observability.metrics import FAILURES
-from termproxy.outcome import Outcome
+from termproxy.outcome import WANT_READ
 from termproxy.tls._openssl import Context
 from termproxy.tls.certificates import Certificate
 from termproxy.tls.context import Policy, accepted, build_context
@@ -71,7 +71,7 @@ class Side:
         with Pair(self._context) as pair:
             pair.client.wire.sendall(said)
             try:
-                assert pair.server.handshake() == Outcome.WANT_READ
+                assert pair.server.handshake() == WANT_READ
             except TlsError as error:
                 return explain_handshake(error, pair.server.offer, self.accepts)
             return None

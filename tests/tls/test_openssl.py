@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, WANT_READ, WANT_WRITE
 from termproxy.tls._openssl import (
     Connection,
     Context,
@@ -272,7 +272,7 @@ def test_a_renegotiation_is_refused() -> None:
         with client, listener.accept()[0] as wire:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TEN_SECONDS)
             server = Connection(context, wire.fileno())
-            assert server.handshake() == Outcome.DONE
+            assert server.handshake() == DONE
             assert client.stdin is not None
             client.stdin.write(b"R\n")
             client.stdin.flush()
@@ -293,9 +293,9 @@ def test_a_handshake_may_come_byte_by_byte(version: int) -> None:
         hello = pair.client.hello()
         for byte in hello[:-1]:
             pair.client.wire.send(bytes([byte]))
-            assert pair.server.handshake() == Outcome.WANT_READ
+            assert pair.server.handshake() == WANT_READ
         pair.client.wire.send(hello[-1:])
-        assert pair.handshake().server.handshake() == Outcome.DONE
+        assert pair.handshake().server.handshake() == DONE
 
 
 def test_a_client_hello_may_be_cut_anywhere() -> None:
@@ -306,7 +306,7 @@ def test_a_client_hello_may_be_cut_anywhere() -> None:
         with Pair(context, client) as pair:
             hello = pair.client.hello()
             pair.client.wire.send(hello[:cut])
-            assert pair.server.handshake() == Outcome.WANT_READ
+            assert pair.server.handshake() == WANT_READ
             pair.client.wire.send(hello[cut:])
             pair.handshake()
 
@@ -315,8 +315,8 @@ def test_a_long_chain_waits_until_the_client_has_read_the_beginning() -> None:
     chain = site().chain + b"".join(site(f"{number}.test").chain for number in range(20))
     with Pair(server_context(chain=chain), wire_size=4096) as pair:
         pair.greet()
-        assert pair.server.handshake() == Outcome.WANT_WRITE
-        assert pair.server.handshake() == Outcome.WANT_WRITE
+        assert pair.server.handshake() == WANT_WRITE
+        assert pair.server.handshake() == WANT_WRITE
         pair.handshake()
 
 
@@ -329,4 +329,4 @@ def test_before_the_handshake_nothing_is_agreed() -> None:
         assert (server.cipher, server.group, server.sni, server.alpn) == (None, None, None, None)
         assert (server.resumed, server.pending()) == (False, False)
         assert (server.plaintext_read, server.plaintext_written) == (0, 0)
-        assert server.shutdown() == Outcome.DONE
+        assert server.shutdown() == DONE

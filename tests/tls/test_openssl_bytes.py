@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import CLOSED, DONE, MORE, SINK_FULL, TRUNCATED, WANT_READ, WANT_WRITE
 from termproxy.tls._openssl import Context, Scratch
 from tests.support.tls import (
     TLS_1_2,
@@ -52,7 +52,7 @@ def greeted(wire_size: int | None = None, context: Context = CONTEXT) -> Pair:
 def test_what_the_client_writes_is_read() -> None:
     with greeted() as pair:
         pair.client.send(LARGE[:100_000])
-        assert pair.read() == (LARGE[:100_000], Outcome.WANT_READ)
+        assert pair.read() == (LARGE[:100_000], WANT_READ)
         assert pair.server.plaintext_read == 100_000
 
 
@@ -102,7 +102,7 @@ def test_a_full_socket_wants_the_same_bytes_again() -> None:
         taken, arrived, was_full = 0, bytearray(), 0
         while taken < len(LARGE):
             count = pair.server.write(LARGE[taken:])  # another object each time: only the bytes count
-            if count == Outcome.WANT_WRITE:
+            if count == WANT_WRITE:
                 was_full += 1
                 arrived += pair.client.receive()
             else:
@@ -120,8 +120,8 @@ def test_the_clients_close_notify_is_an_end() -> None:
     with greeted() as pair:
         pair.client.send(b"last")
         pair.client.close_notify()
-        assert pair.read() == (b"last", Outcome.CLOSED)
-        assert pair.server.read_into(bytearray(1)) == Outcome.CLOSED
+        assert pair.read() == (b"last", CLOSED)
+        assert pair.server.read_into(bytearray(1)) == CLOSED
 
 
 def test_a_bare_end_of_stream_is_a_truncation() -> None:
@@ -129,34 +129,34 @@ def test_a_bare_end_of_stream_is_a_truncation() -> None:
     with greeted() as pair:
         pair.client.send(b"last?")
         pair.client.wire.close()
-        assert pair.read() == (b"last?", Outcome.TRUNCATED)
+        assert pair.read() == (b"last?", TRUNCATED)
 
 
 def test_after_the_clients_close_notify_the_server_may_go_on() -> None:
     """RFC 8446 §6.1: each direction ends by itself."""
     with greeted() as pair:
         pair.client.close_notify()
-        assert pair.read() == (b"", Outcome.CLOSED)
+        assert pair.read() == (b"", CLOSED)
         assert pair.server.write(b"the answer") == 10
         assert pair.client.receive() == b"the answer"
 
 
 def test_our_close_notify_is_sent_once() -> None:
     with greeted() as pair:
-        assert pair.server.shutdown() == Outcome.DONE
+        assert pair.server.shutdown() == DONE
         pair.client.receive()
         heard = len(pair.client.heard)
         assert pair.client.was_told_the_end
-        assert pair.server.shutdown() == Outcome.DONE
+        assert pair.server.shutdown() == DONE
         pair.client.receive()
         assert len(pair.client.heard) == heard
 
 
 def test_after_our_close_notify_we_read_on_but_write_no_more() -> None:
     with greeted() as pair:
-        assert pair.server.shutdown() == Outcome.DONE
+        assert pair.server.shutdown() == DONE
         pair.client.send(b"still here")
-        assert pair.read() == (b"still here", Outcome.WANT_READ)
+        assert pair.read() == (b"still here", WANT_READ)
         with pytest.raises(TlsError):
             pair.server.write(b"no")
 
@@ -168,7 +168,7 @@ def test_a_close_notify_waits_for_a_full_socket() -> None:
         pair.client.receive()
         assert pair.server.write(b"x") == 1  # what was refused comes first: it is sealed already
         fill(pair.wire)
-        assert pair.server.shutdown() == Outcome.WANT_WRITE
+        assert pair.server.shutdown() == WANT_WRITE
 
 
 @BOTH_VERSIONS
@@ -176,7 +176,7 @@ def test_writing_to_a_client_that_said_its_end_and_left_is_a_failure(version: in
     """OpenSSL calls it an end (SSL_ERROR_ZERO_RETURN), as if there were something to read."""
     with Pair(CONTEXT, client_context(version=version)).handshake() as pair, Backend() as backend:
         pair.client.close_notify()
-        assert pair.read() == (b"", Outcome.CLOSED)
+        assert pair.read() == (b"", CLOSED)
         pair.client.wire.close()
         with pytest.raises(TlsError) as failure:
             pair.server.write(b"the answer")
@@ -205,14 +205,14 @@ def test_the_count_is_what_was_passed_on() -> None:
         pair.client.send(b"request")
         assert pair.server.decrypt_to(backend.fd, Scratch(RECORD)) == 7
         assert backend.receive() == b"request"
-        assert pair.server.decrypt_to(backend.fd, Scratch(RECORD)) == Outcome.WANT_READ
+        assert pair.server.decrypt_to(backend.fd, Scratch(RECORD)) == WANT_READ
 
 
 def test_more_than_the_scratch_holds_takes_more_calls() -> None:
     with greeted() as pair, Backend() as backend:
         pair.client.send(bytes(3 * RECORD))
         scratch = Scratch(RECORD)
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.MORE
+        assert pair.server.decrypt_to(backend.fd, scratch) == MORE
         assert len(backend.receive()) == RECORD
         assert pass_to_backend(pair, backend, scratch) == (bytes(2 * RECORD), RECORD)
 
@@ -221,7 +221,7 @@ def test_what_a_full_backend_refuses_is_in_the_scratch() -> None:
     with greeted() as pair, Backend(SMALL) as backend:
         pair.client.send(LARGE[:100_000])
         scratch = Scratch(1 << 18)
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.SINK_FULL
+        assert pair.server.decrypt_to(backend.fd, scratch) == SINK_FULL
         rest = scratch.take_rest()
         arrived = backend.receive()
         assert arrived
@@ -235,7 +235,7 @@ def test_a_backend_that_takes_nothing_at_all_leaves_everything_in_the_scratch() 
         fill(backend.proxy_end)
         pair.client.send(b"waits")
         scratch = Scratch(RECORD)
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.SINK_FULL
+        assert pair.server.decrypt_to(backend.fd, scratch) == SINK_FULL
         assert scratch.take_rest() == b"waits"
 
 
@@ -244,7 +244,7 @@ def test_a_rest_is_not_overwritten() -> None:
     with greeted() as pair, Backend(SMALL) as backend:
         scratch = Scratch(1 << 18)
         pair.client.send(LARGE[:100_000])
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.SINK_FULL
+        assert pair.server.decrypt_to(backend.fd, scratch) == SINK_FULL
         pair.client.send(b"next")
         with pytest.raises(RuntimeError, match="take_rest"):
             pair.server.decrypt_to(backend.fd, scratch)
@@ -260,8 +260,8 @@ def test_data_before_a_close_notify_is_passed_on_first(version: int) -> None:
         pair.client.send(b"last")
         pair.client.close_notify()
         scratch = Scratch(RECORD)
-        assert pass_to_backend(pair, backend, scratch) == (b"last", Outcome.CLOSED)
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.CLOSED
+        assert pass_to_backend(pair, backend, scratch) == (b"last", CLOSED)
+        assert pair.server.decrypt_to(backend.fd, scratch) == CLOSED
 
 
 def test_data_before_a_truncation_is_passed_on_first() -> None:
@@ -269,8 +269,8 @@ def test_data_before_a_truncation_is_passed_on_first() -> None:
         pair.client.send(b"last?")
         pair.client.wire.close()
         scratch = Scratch(RECORD)
-        assert pass_to_backend(pair, backend, scratch) == (b"last?", Outcome.TRUNCATED)
-        assert pair.server.decrypt_to(backend.fd, scratch) == Outcome.TRUNCATED
+        assert pass_to_backend(pair, backend, scratch) == (b"last?", TRUNCATED)
+        assert pair.server.decrypt_to(backend.fd, scratch) == TRUNCATED
 
 
 def test_data_before_a_corrupt_record_is_passed_on_first() -> None:
@@ -287,7 +287,7 @@ def test_an_end_behind_a_full_backend_waits_for_the_rest() -> None:
     with greeted() as pair, Backend(SMALL) as backend:
         pair.client.send(LARGE[:100_000])
         pair.client.close_notify()
-        assert pass_to_backend(pair, backend, Scratch(1 << 18)) == (LARGE[:100_000], Outcome.CLOSED)
+        assert pass_to_backend(pair, backend, Scratch(1 << 18)) == (LARGE[:100_000], CLOSED)
 
 
 def test_a_backend_that_left_is_an_oserror() -> None:
@@ -309,7 +309,7 @@ def test_no_more_is_passed_on_than_was_asked_for(most: int) -> None:
             pair.server.decrypt_to(backend.fd, scratch, most - passed)
             passed += pair.server.plaintext_read - before
         assert backend.receive() == LARGE[:most]
-        assert pair.read() == (LARGE[most:100_000], Outcome.WANT_READ)
+        assert pair.read() == (LARGE[most:100_000], WANT_READ)
 
 
 # write_all().
@@ -361,7 +361,7 @@ def test_less_than_a_byte_cannot_be_moved(move: str, most: int) -> None:
 def test_the_count_is_what_was_written() -> None:
     with greeted() as pair, Backend() as backend:
         scratch = Scratch(RECORD)
-        assert pair.server.encrypt_from(backend.fd, scratch) == Outcome.WANT_READ
+        assert pair.server.encrypt_from(backend.fd, scratch) == WANT_READ
         backend.far_end.send(b"answer")
         assert pair.server.encrypt_from(backend.fd, scratch) == 6
         assert pair.client.receive() == b"answer"
@@ -371,7 +371,7 @@ def test_the_backends_end_of_stream_is_an_end() -> None:
     with greeted() as pair, Backend() as backend:
         backend.far_end.send(b"answer")
         backend.far_end.close()
-        assert pass_to_client(pair, backend, Scratch(RECORD)) == (b"answer", Outcome.CLOSED)
+        assert pass_to_client(pair, backend, Scratch(RECORD)) == (b"answer", CLOSED)
         assert not pair.client.was_told_the_end
 
 
@@ -380,7 +380,7 @@ def test_what_a_full_client_refuses_is_in_the_scratch() -> None:
     with greeted(SMALL) as pair, Backend() as backend:
         backend.far_end.send(LARGE[:100_000])
         scratch = Scratch(1 << 18)
-        assert pair.server.encrypt_from(backend.fd, scratch) == Outcome.SINK_FULL
+        assert pair.server.encrypt_from(backend.fd, scratch) == SINK_FULL
         rest = scratch.take_rest()
         assert pair.server.plaintext_written + len(rest) == 100_000
         arrived = pair.client.receive()
@@ -472,6 +472,6 @@ def test_an_answer_passes_unchanged(
             backend.far_end.sendall(piece)
             arrived += pass_to_client(pair, backend, scratch)[0]
         backend.far_end.shutdown(socket.SHUT_WR)
-        assert pass_to_client(pair, backend, scratch) == (b"", Outcome.CLOSED)
+        assert pass_to_client(pair, backend, scratch) == (b"", CLOSED)
         assert arrived == b"".join(pieces)
         assert pair.server.plaintext_written == len(arrived)

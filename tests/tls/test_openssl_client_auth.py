@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import WANT_READ
 from termproxy.tls._openssl import Context
 from termproxy.tls.failures import explain
 from tests.support.tls import TLS_1_2, TLS_1_3, Pair, client_context, server_context
@@ -92,7 +92,7 @@ def handshake(context: Context, version: int, shown: Issued | None) -> bytes | N
     with Pair(context, client(version, shown)) as pair:
         pair.handshake()
         pair.client.send(b"let in")
-        assert pair.read() == (b"let in", Outcome.WANT_READ)
+        assert pair.read() == (b"let in", WANT_READ)
         return pair.server.peer_certificate
 
 

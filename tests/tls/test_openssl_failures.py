@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from termproxy.errors import Fault, TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import DONE, WANT_READ
 from termproxy.tls.failures import explain
 from tests.support.tls import TLS_1_2, TLS_1_3, Pair, client_context, server_context, site
 
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_in_the_middle(heard: int) -> None:
 def test_a_client_that_resets_in_the_middle() -> None:
     with Pair(server_context()) as pair:
         pair.greet()
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         pair.client.wire.close()  # with our flight unread: a reset
         with pytest.raises(TlsError) as failure:
             pair.server.handshake()
@@ -136,7 +136,7 @@ def test_a_client_that_resets_in_the_middle() -> None:
 def test_a_close_notify_is_not_told_as_the_alert_of_a_later_failure() -> None:
     with Pair(server_context()) as pair:
         pair.handshake()
-        assert pair.server.shutdown() == Outcome.DONE
+        assert pair.server.shutdown() == DONE
         pair.client.wire.close()  # with the tickets unread: a reset
         with pytest.raises(TlsError) as failure:
             pair.server.read_into(bytearray(1))
@@ -162,7 +162,7 @@ def test_a_failure_of_one_connection_is_not_told_of_another() -> None:
         bad.client.wire.send(bytes(100))
         with pytest.raises(TlsError):
             bad.server.handshake()
-        assert good.server.handshake() == Outcome.WANT_READ
+        assert good.server.handshake() == WANT_READ
         good.handshake()
 
 
@@ -171,4 +171,4 @@ def test_errors_that_others_left_in_openssls_queue_are_not_ours() -> None:
         pair.greet()
         with pytest.raises(ssl.SSLError):
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=b"no certificate")
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ

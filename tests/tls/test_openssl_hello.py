@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import HELLO, WANT_READ
 from termproxy.tls._openssl import Connection, nanoseconds_in_handshakes
 from tests.support.tls import TLS_1_2, TLS_1_3, Pair, client_context, server_context
 
@@ -19,7 +19,7 @@ def seen(_: Connection) -> None:
 def stop(pair: Pair) -> None:
     pair.server.stops_at_hello = True
     pair.client.advance()
-    assert pair.server.handshake() == Outcome.HELLO
+    assert pair.server.handshake() == HELLO
 
 
 def session_of(client: ssl.SSLContext) -> ssl.SSLSession | None:
@@ -60,9 +60,9 @@ def test_a_hello_in_pieces_stops_when_it_is_whole() -> None:
         pair.server.stops_at_hello = True
         hello = pair.client.hello()
         pair.client.wire.sendall(hello[:50])
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         pair.client.wire.sendall(hello[50:])
-        assert pair.server.handshake() == Outcome.HELLO
+        assert pair.server.handshake() == HELLO
         pair.handshake()
 
 

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import WANT_READ
 from termproxy.tls._openssl import Connection, Context
 from termproxy.tls.client_hello import Offer, parse_offer
 from tests.support.hello import hand_made, numbers
@@ -44,7 +44,7 @@ def offer_made_of(hello: bytes) -> tuple[Any, ...]:
 def test_there_is_none_before_the_client_hello() -> None:
     with Pair(asking()) as pair:
         assert pair.server.offer is None
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         assert pair.server.offer is None
 
 
@@ -52,7 +52,7 @@ def test_half_a_client_hello_is_none() -> None:
     with Pair(asking()) as pair:
         hello = pair.client.hello()
         pair.client.wire.sendall(hello[:-1])
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         assert pair.server.offer is None
         pair.client.wire.sendall(hello[-1:])
         pair.server.handshake()
@@ -143,7 +143,7 @@ def test_a_second_client_hello_does_not_change_it() -> None:
     client = client_context(version=TLS_1_3)
     with Pair(asking(of=rsa, groups="P-384"), client) as pair:
         pair.greet()
-        assert pair.server.handshake() == Outcome.WANT_READ
+        assert pair.server.handshake() == WANT_READ
         first = pair.server.offer
         assert first is not None
         pair.client.advance()  # its second ClientHello

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import MORE, WANT_READ
 from termproxy.tls._openssl import Connection, Context, Scratch
 from tests.support.tls import GROUPS, Backend, Pair, server_context, site
 
@@ -340,11 +340,11 @@ def test_what_is_agreed_cannot_be_set() -> None:
 
 def test_before_the_handshake_a_read_or_a_move_takes_it_on() -> None:
     with Pair(server_context()) as pair, Backend() as backend:
-        assert pair.server.read_into(bytearray(1)) == Outcome.WANT_READ
-        assert pair.server.write(b"early") == Outcome.WANT_READ
-        assert pair.server.decrypt_to(backend.fd, Scratch(1 << 14)) == Outcome.WANT_READ
+        assert pair.server.read_into(bytearray(1)) == WANT_READ
+        assert pair.server.write(b"early") == WANT_READ
+        assert pair.server.decrypt_to(backend.fd, Scratch(1 << 14)) == WANT_READ
         pair.greet()
-        assert pair.server.decrypt_to(backend.fd, Scratch(1 << 14)) == Outcome.WANT_READ
+        assert pair.server.decrypt_to(backend.fd, Scratch(1 << 14)) == WANT_READ
         assert pair.server.version == "TLSv1.3"
         pair.handshake()
 
@@ -458,7 +458,7 @@ def test_a_cycle_through_the_callback_is_collected(stage: str, holds: str) -> No
     with pair.wire, pair.client.wire:
         if stage == "greeted":
             pair.greet()
-            assert pair.server.handshake() == Outcome.WANT_READ
+            assert pair.server.handshake() == WANT_READ
         if stage == "handshaken":
             pair.handshake()
         if stage == "closed":
@@ -528,7 +528,7 @@ def test_a_held_failure_goes_with_its_connection() -> None:
         pair.handshake()
         pair.client.wire.sendall(pair.client.sealed(b"good") + b"\x17\x03\x03\x00\x20" + bytes(32))
         scratch = Scratch(1 << 18)
-        while pair.server.decrypt_to(backend.fd, scratch) != Outcome.MORE:
+        while pair.server.decrypt_to(backend.fd, scratch) != MORE:
             pass
         pair.server.close()
         with pytest.raises(ValueError, match="closed"):

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from termproxy.errors import TlsError
-from termproxy.outcome import Outcome
+from termproxy.outcome import WANT_READ
 from termproxy.tls._openssl import Connection, Context
 from tests.support.tls import (
     DATA_RECORD,
@@ -337,7 +337,7 @@ def test_a_collection_inside_the_callback_does_no_harm() -> None:
         pair.handshake()
         gc.collect()
         pair.client.send(b"alive")
-        assert pair.read() == (b"alive", Outcome.WANT_READ)
+        assert pair.read() == (b"alive", WANT_READ)
 
 
 def test_a_chosen_context_lives_as_long_as_its_connection() -> None:

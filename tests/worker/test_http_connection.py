@@ -13,7 +13,7 @@ from termproxy import clock
 from termproxy.http.forwarding import Settings
 from termproxy.observability.metrics import RESPONSES
 from termproxy.observability.scoreboard import Column
-from termproxy.outcome import Outcome
+from termproxy.outcome import WANT_WRITE
 from tests.relay.ends import turns, until
 from tests.support.clients import NAME
 from tests.support.http_client import Ending
@@ -628,7 +628,7 @@ class Full:
 
     def shutdown(self) -> int:
         self._tries -= 1
-        return Outcome.WANT_WRITE if self._tries >= 0 else self._tls.shutdown()
+        return WANT_WRITE if self._tries >= 0 else self._tls.shutdown()
 
 
 def test_requests_are_answered_while_nobody_can_be_asked(web: HttpBench) -> None:
