@@ -12,10 +12,9 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from operator import methodcaller
 from pathlib import Path
-
-import orjson
 
 from termproxy.errors import StartError
 from termproxy.observability.logs import STREAM
@@ -35,8 +34,11 @@ class AccessLog:
     """Lines to a descriptor that the master opened and this object owns."""
 
     def __init__(self, fd: int, form: str = "json") -> None:
+        """`form` is that of `log.format`: "json", "common" or "combined"."""
         self.fd = fd
-        self._write_out = FORMS[form]
+        self.names_agent = form == "combined"
+        """Whether lines have a request's Referer and User-Agent."""
+        self._write_out = methodcaller(f"as_{form}")
         self.lost = 0  # lines
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes in _lines
@@ -48,7 +50,7 @@ class AccessLog:
         self._sock = socket.socket(fileno=fd) if stat.S_ISSOCK(mode) else None
 
     def write(self, record: Record) -> None:
-        line = self._write_out(record)
+        line: bytes = self._write_out(record)
         if self._waiting + len(line) > WAITING_MAX:
             self.lost += 1
             return
@@ -127,27 +129,6 @@ class AccessLog:
 def _write_max(fd: int) -> int:
     """Bytes: so many the descriptor takes without mixing them with another's."""
     return FILE_WRITE_MAX if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
-
-
-def _as_json(record: Record) -> bytes:
-    return orjson.dumps(record.as_line(), option=_OPTIONS)
-
-
-def _as_common(record: Record) -> bytes:
-    return record.as_common().encode() + b"\n"
-
-
-def _as_combined(record: Record) -> bytes:
-    return record.as_combined().encode() + b"\n"
-
-
-FORMS: dict[str, Callable[[Record], bytes]] = {
-    "json": _as_json,
-    "common": _as_common,
-    "combined": _as_combined,
-}
-
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
 def open_access_log(

@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from datetime import timedelta
 from typing import Any, Final
 
 from termproxy import clock
@@ -485,21 +484,13 @@ class ClientConnection:
         tls = self._tls
         seconds = clock.monotonic() - self._accepted
         sni, alpn = tls.sni, tls.alpn
-        record = ConnectionRecord(
-            time=clock.utc_now() - timedelta(seconds=seconds),
-            client=name_of(self._peer),
-            frontend=self._frontend.name,
-            sni=self._asked_name() or (None if sni is None else printable(sni)),
-            alpn=None if alpn is None else printable(alpn),
-            bytes_from_client=tls.plaintext_read,
-            bytes_from_backend=tls.plaintext_written,
-            seconds=seconds,
-            ended=ended,
-            fault=fault,
-            detail=detail,
-            alert=alert,
-            alert_from=alert_from,
-        )
+        record = ConnectionRecord(clock.wall() - seconds, name_of(self._peer), self._frontend.name)
+        record.sni = self._asked_name() or (None if sni is None else printable(sni))
+        record.alpn = None if alpn is None else printable(alpn)
+        record.bytes_from_client, record.bytes_from_backend = tls.plaintext_read, tls.plaintext_written
+        record.seconds = seconds
+        record.ended, record.fault, record.detail = ended, fault, detail
+        record.alert, record.alert_from = alert, alert_from
         if self._handshaken is not None:
             record.version, record.cipher = tls.version, tls.cipher
             record.group, record.resumed = tls.group, tls.resumed

@@ -45,7 +45,7 @@ from termproxy.http.head import (
 )
 from termproxy.observability._tally import Tally
 from termproxy.observability.metrics import RESPONSE_SECONDS, RESPONSES, count_connect, count_use
-from termproxy.observability.record import ExchangeRecord, logged_path, printable
+from termproxy.observability.record import ExchangeRecord, printable, without_query
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import CLOSED, MORE, SINK_FULL, TRUNCATED
 from termproxy.relay.pump import Ready
@@ -862,11 +862,11 @@ class Exchange:
         if self._first_byte is not None:
             tally.observe(RESPONSE_SECONDS, self._first_byte - self.began)
 
-    def describe(self, record: ExchangeRecord) -> None:
+    def describe(self, record: ExchangeRecord, names_agent: bool) -> None:  # noqa: FBT001 - C calls it
         """For the access log: what was asked, by whom it was answered, and when."""
         request = self.request
         if request is not None:
-            describe_request(record, request.head, self._client.gateway)
+            describe_request(record, request.head, self._client.gateway, names_agent)
             record.host = request.host
         record.status = self._status or None
         record.request_id = self.request_id.decode() or None
@@ -876,13 +876,19 @@ class Exchange:
             record.first_byte_seconds = self._first_byte - self.began
 
 
-def describe_request(record: ExchangeRecord, head: Head, gateway: Gateway) -> None:
-    """For the access log: what of a request's head is written down."""
+def describe_request(
+    record: ExchangeRecord,
+    head: Head,
+    gateway: Gateway,
+    names_agent: bool,  # noqa: FBT001 - as above
+) -> None:
+    """For the access log: what of a request's head is written down, and its agent if that is, too."""
     record.method, record.minor = head.method.decode(), head.minor  # a token is plain
-    record.path = logged_path(head.target, with_query=gateway.logs_query)
-    referer, user_agent = head.value(REFERER), head.value(USER_AGENT)
-    record.referer = None if referer is None else printable(referer)
-    record.user_agent = None if user_agent is None else printable(user_agent)
+    record.path = printable(head.target if gateway.logs_query else without_query(head.target))
+    if names_agent:
+        referer, user_agent = head.value(REFERER), head.value(USER_AGENT)
+        record.referer = None if referer is None else printable(referer)
+        record.user_agent = None if user_agent is None else printable(user_agent)
 
 
 SWITCHING = 101

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ from termproxy.http.head import (
     without_fields,
 )
 from termproxy.observability.metrics import KEPT, RESPONSE_SECONDS, RESPONSES
-from termproxy.observability.record import ConnectionRecord, ExchangeRecord
+from termproxy.observability.record import ConnectionRecord, ExchangeRecord, Facts
 from termproxy.observability.scoreboard import Column
 from termproxy.outcome import CLOSED, DONE, TRUNCATED, WANT_WRITE
 from termproxy.relay.pump import Ready
@@ -108,7 +107,7 @@ class HttpConnection(RelayingConnection):
         self._rest = NOTHING  # what the client has not taken yet
         self._forwarder: Forwarder | None = None
         self._own_pool: Pool | None = None  # of connections on which a backend was told who it is
-        self._facts: dict[str, Any] | None = None  # of the handshake, for the access log
+        self._facts: Facts | None = None  # of the handshake, for the access log
         self._bytes_read = self._bytes_written = 0  # when the last exchange ended
         self._lingers_until = self._accepted
 
@@ -681,10 +680,10 @@ class HttpConnection(RelayingConnection):
         exchange.count(shared.counts, self._frontend.tally)
         received, sent = self._count_bytes()
         if shared.access_log is not None:
-            record = self._exchange_record(exchange.began, received, sent)
+            record = self._exchange_record(exchange.began, clock.monotonic(), received, sent)
             record.ended, record.fault, record.detail = ended, fault, detail
             record.alert, record.alert_from = alert, alert_from
-            exchange.describe(record)
+            exchange.describe(record, shared.access_log.names_agent)
             shared.access_log.write(record)
 
     def _report_plain(  # noqa: PLR0913, PLR0917 - what an _Express has
@@ -697,27 +696,23 @@ class HttpConnection(RelayingConnection):
         now: float,
     ) -> None:
         """As _report(), for what needed no Exchange."""
+        access_log = self._shared.access_log
+        assert access_log is not None  # noqa: S101 - the caller has looked
         received, sent = self._count_bytes()
-        record = self._exchange_record(began, received, sent)
+        record = self._exchange_record(began, now, received, sent)
         record.status, record.backend = status, backend.server.name
         record.request_id = self._shared.request_id(number).decode()
         record.first_byte_seconds = now - began
-        describe_request(record, head, self.gateway)
+        describe_request(record, head, self.gateway, access_log.names_agent)
         record.host = read_authority(head.value(HOST) or b"")
-        assert self._shared.access_log is not None  # noqa: S101 - the caller has looked
-        self._shared.access_log.write(record)
+        access_log.write(record)
 
-    def _exchange_record(self, began: float, received: int, sent: int) -> ExchangeRecord:
+    def _exchange_record(self, began: float, now: float, received: int, sent: int) -> ExchangeRecord:
         if self._facts is None:
-            self._facts = self._handshake_facts()
-        seconds = clock.monotonic() - began
-        return ExchangeRecord(
-            facts=self._facts,
-            time=clock.utc_now() - timedelta(seconds=seconds),
-            bytes_from_client=received,
-            bytes_to_client=sent,
-            seconds=seconds,
-        )
+            self._facts = Facts(self._record("", Fault.NONE, None, None, None).as_line())
+        record = ExchangeRecord(self._facts, clock.wall() - (now - began), now - began)
+        record.bytes_from_client, record.bytes_to_client = received, sent
+        return record
 
     def _count_bytes(self) -> tuple[int, int]:
         """What has passed since the last time, from the client and to it; the worker counts it."""
@@ -741,11 +736,6 @@ class HttpConnection(RelayingConnection):
         record.bytes_from_client -= self._bytes_read
         record.bytes_from_backend -= self._bytes_written
         return record
-
-    def _handshake_facts(self) -> dict[str, Any]:
-        """What the handshake has settled, as the access log names it."""
-        line = self._record("", Fault.NONE, None, None, None).as_line()
-        return {name: line[name] for name in ExchangeRecord.FACTS if name in line}
 
     def _make_forwarder(self) -> Forwarder:
         gateway, tls = self.gateway, self._tls

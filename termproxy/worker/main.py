@@ -355,15 +355,12 @@ def _close(fds: list[int]) -> None:
 def _together(line: FailureLine | None, count: int) -> ConnectionRecord:
     """One line of the access log for failed handshakes that had none of their own."""
     client, frontend, reason, fault = line or ("(many)", "(many)", "(many)", Fault.CLIENT)
-    return ConnectionRecord(
-        time=clock.utc_now(),
-        client=client,
-        frontend=frontend,
-        ended=reason,
-        fault=fault,
-        count=count,
-        detail=f"{count} more such handshakes failed in the {FAILURE_LINES_INTERVAL:g} s before this",
+    record = ConnectionRecord(clock.wall(), client, frontend)
+    record.ended, record.fault, record.count = reason, fault, count
+    record.detail = (
+        f"{count} more such handshakes failed in the {FAILURE_LINES_INTERVAL:g} s before this"
     )
+    return record
 
 
 def raise_descriptor_limit(connections: int, listeners: int) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from datetime import timedelta
 from typing import Any
 
 from termproxy import clock
@@ -17,7 +16,7 @@ from termproxy.http._wire import HeadReader, MalformedError
 from termproxy.http.answers import answer, redirect
 from termproxy.http.head import RefusedRequestError, Request, read_request
 from termproxy.observability.metrics import new_tally
-from termproxy.observability.record import ExchangeRecord, logged_path, printable
+from termproxy.observability.record import ExchangeRecord, Facts, printable, without_query
 from termproxy.observability.scoreboard import Column
 from termproxy.relay.pump import Ready
 from termproxy.worker.connection import LINGER, LINGER_READ, Phase, name_of
@@ -155,18 +154,17 @@ class RedirectedConnection:
             return
         seconds = clock.monotonic() - self._begun
         record = ExchangeRecord(
-            facts={"client": name_of(self._peer), "frontend": self._redirection.name},
-            time=clock.utc_now() - timedelta(seconds=seconds),
-            status=status,
-            bytes_from_client=len(self._input),
-            bytes_to_client=sent,
-            seconds=seconds,
-            ended=ended,
-            fault=Fault.NONE if request is not None else Fault.CLIENT,
+            Facts({"client": name_of(self._peer), "frontend": self._redirection.name}),
+            clock.wall() - seconds,
+            seconds,
         )
-        if request is not None:
+        record.status, record.ended = status, ended
+        record.bytes_from_client, record.bytes_to_client = len(self._input), sent
+        if request is None:
+            record.fault = Fault.CLIENT
+        else:
             record.method, record.host = printable(request.method), request.host
-            record.path = logged_path(request.target, with_query=False)
+            record.path = printable(without_query(request.target))
         shared.access_log.write(record)
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002 - the wheel tells it

@@ -1,0 +1,16 @@
+def plain_exchange(
+    time: float,
+    facts: str,
+    method: str,
+    host: str,
+    path: str,
+    status: int,
+    request_id: str,
+    backend: str,
+    retries: int,
+    bytes_from_client: int,
+    bytes_to_client: int,
+    first_byte_seconds: float,
+    seconds: float,
+    /,
+) -> bytes | None: ...
