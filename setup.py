@@ -1,8 +1,9 @@
-"""Build the five native modules, and compile the Python of the hot path; all else is in setup.cfg.
+"""Build the six native modules, and compile the Python of the hot path; all else is in setup.cfg.
 
 `termproxy.tls._openssl` is compiled against the system's OpenSSL, 3.0 or later.  For an OpenSSL
 elsewhere, set TERMPROXY_OPENSSL_PREFIX to its prefix (the folder that holds include/ and lib/).
-The others (`_sockets`, `http._wire`, `observability._line` and `_tally`) need nothing but a compiler.
+The others (`_sockets`, `http._wire`, `observability._line` and `_tally`,
+`worker._client_table`) need nothing but a compiler.
 
 The modules in HOT stay plain Python, and work as such.  Cython compiles them as they are; classes that
 say in `__slots__` what they hold become structs, whose members cost no look-up: see perf/NOTES.md.
@@ -35,7 +36,6 @@ HOT = [
     "termproxy.relay.pump",
     "termproxy.worker.acceptor",
     "termproxy.worker.admission",
-    "termproxy.worker.client_table",
     "termproxy.worker.connection",
     "termproxy.worker.deadlines",
     "termproxy.worker.exchange",
@@ -269,6 +269,7 @@ setup(
         Extension("termproxy.http._wire", ["termproxy/http/_wire.pyx"], **hardened),
         Extension("termproxy.observability._line", ["termproxy/observability/_line.pyx"], **hardened),
         Extension("termproxy.observability._tally", ["termproxy/observability/_tally.pyx"], **hardened),
+        Extension("termproxy.worker._client_table", ["termproxy/worker/_client_table.pyx"], **hardened),
         *compiled(HOT),
     ],
 )

@@ -1,9 +1,9 @@
-"""Own the tables of what each client has open (worker/client_table.py): one for each generation."""
+"""Own the tables of what each client has open (worker/_client_table.pyx): one for each generation."""
 
 from __future__ import annotations
 
 from termproxy.config.schema import Limits
-from termproxy.worker.client_table import Clients, ClientTable, new_secret
+from termproxy.worker._client_table import Clients, ClientTable, new_secret
 
 
 class ClientKeeper:

@@ -63,6 +63,8 @@ class Budget:
     afterwards, and may leave the bucket below empty.
     """
 
+    __slots__ = ("_at", "_rate", "_size", "_units")
+
     def __init__(self, per_second: float, now: float) -> None:
         self._at = now
         self._rate = self._size = self._units = 0.0

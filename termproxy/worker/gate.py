@@ -1,26 +1,26 @@
 """What a worker asks of a client before it does anything for it: that it has not got too much already.
 
-Connections and handshakes are counted for each client over all workers (client_table.py).  Without these
-limits nothing is counted, and nothing is paid.
+Connections and handshakes are counted for each client over all workers (_client_table.pyx).  Without
+these limits nothing is counted, and nothing is paid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from termproxy.config.schema import Limits
+from termproxy.worker._client_table import Clients
 from termproxy.worker.admission import FULL, RESUMED, Verdict, verdict
-from termproxy.worker.client_table import Clients
 
 
-@dataclass(slots=True)
 class Seat:
     """A client's connection, as it is counted."""
 
-    key: int
-    place: int | None  # None: not counted as a connection
-    is_over: bool = False
-    """Whether the client is to be told that it has too many."""
+    __slots__ = ("is_over", "key", "place")
+
+    def __init__(self, key: int, place: int | None) -> None:
+        self.key = key
+        self.place = place  # None: not counted as a connection
+        self.is_over = False
+        """Whether the client is to be told that it has too many."""
 
 
 class Gate:
@@ -53,12 +53,13 @@ class Gate:
         if not self._connections:
             return Seat(key, None)
         place, count = clients.enter(key)
-        answer = verdict(count, self._connections, may_tell=may_tell)
-        if answer is Verdict.CLOSE:
-            if place is not None:
-                clients.leave(place)
-            return "connections_per_client"
-        return Seat(key, place, answer is Verdict.TELL)
+        seat = Seat(key, place)
+        if count > self._connections:
+            if verdict(count, self._connections, may_tell=may_tell) is Verdict.CLOSE:
+                self.leave(seat)
+                return "connections_per_client"
+            seat.is_over = True
+        return seat
 
     def leave(self, seat: Seat) -> None:
         """Its connection is closed."""

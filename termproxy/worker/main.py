@@ -37,9 +37,9 @@ from termproxy.relay.pump import SCRATCH_SIZE, Ready
 from termproxy.tls._openssl import Scratch
 from termproxy.tls.certificates import CertificateError
 from termproxy.tls.context import Stores
+from termproxy.worker._client_table import Clients
 from termproxy.worker.acceptor import Acceptor
 from termproxy.worker.assembly import Assembly
-from termproxy.worker.client_table import Clients
 from termproxy.worker.deadlines import TICK
 from termproxy.worker.frontend import Frontend
 from termproxy.worker.orders import ORDER_MAX, Orders, settings_in

@@ -20,7 +20,7 @@ from termproxy.observability.logs import Throttle
 from termproxy.observability.metrics import DROPPED
 from termproxy.relay.pump import SCRATCH_SIZE
 from termproxy.tls._openssl import Scratch
-from termproxy.worker.client_table import Clients
+from termproxy.worker._client_table import Clients
 from termproxy.worker.deadlines import DeadlineWheel
 from termproxy.worker.gate import Gate, Seat
 from termproxy.worker.handshake_queue import HandshakeQueue

@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from termproxy.worker.admission import FULL, RESUMED
-from termproxy.worker.client_table import (
+from termproxy.worker._client_table import (
     AMOUNT_MAX,
     PLACES,
     Clients,
     ClientTable,
     network_of,
     new_secret,
+    siphash,
 )
+from termproxy.worker.admission import FULL, RESUMED
 
 NOW = 1000.25
 SECRET = bytes(16)
@@ -64,7 +65,21 @@ def test_these_are_two(one: str, other: str) -> None:
     assert network_of(one) != network_of(other)
 
 
-@pytest.mark.parametrize("host", ["", "unix", "999.0.0.1", "2001:db8::zz"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "unix",
+        "999.0.0.1",
+        "192.0.2.1%lo",
+        "192.0.2.1\0",
+        "2001:db8::zz",
+        "::1\0",
+        "%",
+        "1" * 46,
+        "\u0661",
+    ],
+)
 def test_what_is_no_address_is_no_client(host: str) -> None:
     assert network_of(host) is None
 
@@ -77,6 +92,21 @@ def test_keys_are_the_master_s_secret() -> None:
     assert mine.key_of("192.0.2.1") != other.key_of("192.0.2.1")
     assert mine.key_of("") is None
     table.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "hash_"),
+    [(0, 0x726FDB47DD0E0E31), (8, 0x93F5F5799A932462), (15, 0xA129CA6149BE45E5)],
+)
+def test_the_hash_is_siphash_2_4(size: int, hash_: int) -> None:
+    """By the vectors of its authors' own program."""
+    assert siphash(bytes(range(16)), bytes(range(size))) == hash_
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_secret_of_another_size_is_refused(table: ClientTable, size: int) -> None:
+    with pytest.raises(ValueError, match="16 bytes"):
+        Clients(table, 0, (), bytes(size))
 
 
 # Connections.
@@ -158,7 +188,7 @@ def test_counts_are_those_of_a_simple_account(steps: list[tuple[int, int, bool]]
 def test_another_process_sees_what_we_count() -> None:
     code = (
         "import os\n"
-        "from termproxy.worker.client_table import ClientTable\n"
+        "from termproxy.worker._client_table import ClientTable\n"
         "table = ClientTable(2, 10)\n"
         "if os.fork() == 0:\n"
         "    table.enter(1, 99)\n"
@@ -168,6 +198,43 @@ def test_another_process_sees_what_we_count() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_nothing_is_touched_outside_of_the_table(table: ClientTable) -> None:
+    for row in (-1, 3):
+        for call in (table.enter, lambda row, key: table.charge(row, key, FULL, NOW)):
+            with pytest.raises(ValueError, match="there is no row"):
+                call(row, 77)
+        with pytest.raises(ValueError, match="there is no row"):
+            table.clear_row(row)
+    for place in (-1, len(table.words)):
+        with pytest.raises(ValueError, match="there is no place"):
+            table.leave(place)
+    assert not any(table.words.tolist())
+
+
+def test_a_place_that_was_left_is_not_left_twice(table: ClientTable) -> None:
+    place = table.enter(0, 77)
+    assert place is not None
+    table.leave(place)
+    table.leave(place)
+    assert table.connections_of(77) == 0
+
+
+def test_a_closed_table_has_no_memory_to_touch() -> None:
+    table = ClientTable(1, 10)
+    clients = Clients(table, 0, (), SECRET)
+    table.close()
+    table.close()
+    for use in (
+        lambda: clients.enter(1),
+        lambda: clients.leave(0),
+        lambda: clients.handshakes_of(1, NOW),
+        lambda: clients.charge(1, FULL, NOW),
+        lambda: table.clear_row(0),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            use()
 
 
 # Handshakes.

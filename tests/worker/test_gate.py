@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from termproxy.config.schema import Limits
-from termproxy.worker.client_table import Clients, ClientTable
+from termproxy.worker._client_table import Clients, ClientTable
 from termproxy.worker.gate import Gate, Seat
 
 NOW = 1000.0
