@@ -24,9 +24,9 @@ Dial = Callable[..., ssl.SSLSocket]
 
 def pytest_sessionstart() -> None:
     """What is compiled is imported, whatever its source says by now."""
-    for library in PACKAGE.glob("*/*.so"):
-        for source in PACKAGE.glob(f"*/{library.name.partition('.')[0]}.py*"):
-            if source.parent == library.parent and source.stat().st_mtime > library.stat().st_mtime:
+    for library in PACKAGE.rglob("*.so"):
+        for source in library.parent.glob(f"{library.name.partition('.')[0]}.py*"):
+            if source.stat().st_mtime > library.stat().st_mtime:
                 pytest.exit(f"{source} is newer than what was compiled of it: run scripts/setup", 3)
 
 

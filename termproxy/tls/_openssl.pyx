@@ -1793,7 +1793,7 @@ cdef class Connection:
 
     def pending(self) -> bool:
         """Whether OpenSSL holds bytes that no event on the socket will announce."""
-        self._check_usable()
+        self._check_open()
         return SSL_has_pending(self.ssl) == 1
 
     def client_hello_extension(self, unsigned int number) -> bytes | None:
@@ -1811,26 +1811,26 @@ cdef class Connection:
     @property
     def version(self) -> str:
         """As in "TLSv1.3"."""
-        self._check_usable()
+        self._check_open()
         return SSL_get_version(self.ssl).decode()
 
     @property
     def cipher(self) -> str | None:
-        self._check_usable()
+        self._check_open()
         cdef const SSL_CIPHER* cipher = SSL_get_current_cipher(self.ssl)
         return None if cipher == NULL else SSL_CIPHER_get_name(cipher).decode()
 
     @property
     def cipher_number(self) -> int:
         """IANA's; 0: none was agreed on."""
-        self._check_usable()
+        self._check_open()
         cdef const SSL_CIPHER* cipher = SSL_get_current_cipher(self.ssl)
         return 0 if cipher == NULL else SSL_CIPHER_get_protocol_id(cipher)
 
     @property
     def group_number(self) -> int:
         """OpenSSL's for `group`, an NID or 0x1000000 and IANA's; 0: the key exchange has none."""
-        self._check_usable()
+        self._check_open()
         if SSL_get_session(self.ssl) == NULL:
             return 0  # see group
         return SSL_get_negotiated_group(self.ssl)
@@ -1838,7 +1838,7 @@ cdef class Connection:
     @property
     def group(self) -> str | None:
         """The key exchange's group, as in "x25519"; a resumed TLS 1.2 session keeps its first one."""
-        self._check_usable()
+        self._check_open()
         if SSL_get_session(self.ssl) == NULL:
             return None  # OpenSSL 3.0 would look for it there all the same, and crash
         cdef int number = SSL_get_negotiated_group(self.ssl)
@@ -1848,14 +1848,14 @@ cdef class Connection:
     @property
     def sni(self) -> bytes | None:
         """The name that the client asked for, as it sent it: any bytes but NUL."""
-        self._check_usable()
+        self._check_open()
         cdef const char* name = SSL_get_servername(self.ssl, TLSEXT_NAMETYPE_host_name)
         return None if name == NULL else <bytes>name
 
     @property
     def alpn(self) -> bytes | None:
         """The protocol agreed on (RFC 7301)."""
-        self._check_usable()
+        self._check_open()
         cdef const unsigned char* protocol
         cdef unsigned int length
         SSL_get0_alpn_selected(self.ssl, &protocol, &length)
@@ -1863,20 +1863,20 @@ cdef class Connection:
 
     @property
     def resumed(self) -> bool:
-        self._check_usable()
+        self._check_open()
         return SSL_session_reused(self.ssl) == 1
 
     @property
     def own_certificate(self) -> bytes | None:
         """The certificate we showed, in DER."""
-        self._check_usable()
+        self._check_open()
         cdef X509* certificate = SSL_get_certificate(self.ssl)
         return None if certificate == NULL else _der(certificate)
 
     @property
     def peer_certificate(self) -> bytes | None:
         """The client's certificate in DER; verified, or the handshake would have failed."""
-        self._check_usable()
+        self._check_open()
         cdef X509* certificate = SSL_get1_peer_certificate(self.ssl)
         if certificate == NULL:
             return None
@@ -1931,11 +1931,16 @@ cdef class Connection:
                 return True
         return False
 
-    cdef int _check_usable(self) except _RAISED:
+    cdef int _check_open(self) except _RAISED:
         if self.ssl == NULL:
             raise ValueError("the connection is closed")
         if self.in_client_hello:
             raise RuntimeError("called inside the connection's own callback")
+        return 0
+
+    cdef int _check_usable(self) except _RAISED:
+        """For what asks SSL_get_error() how it went."""
+        self._check_open()
         if ERR_peek_error():
             ERR_clear_error()  # someone else's: SSL_get_error would take it for ours
         return 0

@@ -31,11 +31,19 @@ class DeadlineWheel:
     def set(self, item: Timed, deadline: float) -> None:
         """`item` is due at `deadline`, whatever it was before."""
         item.deadline = deadline
-        bucket = max(math.ceil(deadline / self._tick), self._done + 1)
+        ticks = deadline / self._tick
+        bucket = int(ticks)
+        if bucket < ticks:
+            bucket += 1  # up: nothing is due early
+        bucket = max(bucket, self._done + 1)
         if item.bucket == 0 or bucket < item.bucket:
-            self.forget(item)
+            if item.bucket != 0:
+                self.forget(item)
             item.bucket = bucket
-            self._buckets.setdefault(bucket, set()).add(item)
+            items = self._buckets.get(bucket)
+            if items is None:
+                items = self._buckets[bucket] = set()
+            items.add(item)
 
     def forget(self, item: Timed) -> None:
         """`item` is due no more; does nothing when it never was."""

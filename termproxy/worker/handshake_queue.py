@@ -204,7 +204,8 @@ class HandshakeQueue:
         """Begin one, having turned away some that have waited too long; whether anything was done."""
         done = False
         for line in self._lines:
-            done |= self._turn_away(line, now)
+            if line.since:
+                done |= self._turn_away(line, now)
             if not line.since:
                 continue
             line.was_held = self._held(line, now) > 0.0
