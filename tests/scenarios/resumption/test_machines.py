@@ -31,10 +31,11 @@ Machines = tuple[Server, Server]
 
 
 @pytest.fixture
-def machines(ca: trustme.CA, tmp_path: Path) -> Iterator[Machines]:
-    """Two servers of one site, with the same settings and no file in common."""
+def machines(ca: trustme.CA, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
+    """Two servers of one site, with the same settings and no file in common; a parameter is `rotate`."""
     site = write_site(ca, tmp_path / "site.pem")
-    resumption = {"lifetime": 20, "rotate": ROTATE}
+    rotate = getattr(request, "param", ROTATE)
+    resumption = {"lifetime": 20 * rotate, "rotate": rotate}
     with Backend() as backend:
         here, there = (
             server_in(tmp_path / name, settings(site, [backend.address], resumption=resumption))
@@ -101,6 +102,7 @@ def test_both_rotate_to_the_same_keys_at_the_same_times(
     assert visit(there.port, context, session).resumed
 
 
+@pytest.mark.parametrize("machines", [60], indirect=True, ids=["by_nothing_else"])
 def test_rotating_one_by_hand_leaves_both_knowing_each_others_clients(
     machines: Machines, ca: trustme.CA, sealing_key: Path
 ) -> None:
