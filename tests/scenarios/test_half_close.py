@@ -7,6 +7,7 @@ that breaks without its word breaks the other side, too: nobody takes a part for
 from __future__ import annotations
 
 import random
+import select
 import socket
 import ssl
 
@@ -14,11 +15,11 @@ import pytest
 import trustme
 
 from tests.conftest import Dial, Serve, client_context
-from tests.support.backends import Backend, receive_all, receive_exactly, reset
+from tests.support.backends import Backend, echo, receive_all, receive_exactly, reset
 from tests.support.clients import exchange, half_close, read_to_end, sha256, vanish
 from tests.support.endings import CutError
 from tests.support.processes import unread_bytes
-from tests.support.waiting import Unchanged, wait_until
+from tests.support.waiting import PATIENCE, Unchanged, wait_until
 
 CONTENT = random.Random(4).randbytes(8 << 20)
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -43,6 +44,22 @@ def test_a_client_that_has_ended_still_gets_the_whole_answer(
         [line] = server.wait_for_access()
         assert (line["ended"], line["fault"]) == ("done", "none")
         assert server.open_connections() == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_answer_that_is_there_before_the_client_ends_is_read_after_it(
+    serve: Serve, dial: Dial, ca: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    context = client_context(ca, version)
+    with Backend(echo) as backend, serve(backend.address) as server:
+        with dial(server, context=context) as client:
+            client.sendall(b"asked")
+            readable, _, _ = select.select([client], [], [], PATIENCE)
+            assert readable
+            half_close(client)
+            assert read_to_end(client) == b"asked"
+        [line] = server.wait_for_access()
+        assert (line["ended"], line["fault"]) == ("done", "none")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

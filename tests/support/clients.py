@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import select
 import socket
 import ssl
@@ -56,11 +57,24 @@ def exchange(client: ssl.SSLSocket, word: bytes = b"ping") -> bytes:
 
 
 def half_close(client: ssl.SSLSocket) -> None:
-    """Send close_notify, and go on reading.  unwrap() would wait for the proxy's."""
-    client.setblocking(False)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.unwrap()
-    client.settimeout(PATIENCE)
+    """Send close_notify, and go on reading.
+
+    unwrap() reads as soon as it has written, and an answer that is already there would be an error
+    to it.  So it does both on a socket with nothing to read, and what it wrote is sent from there.
+    """
+    stand_in, other = socket.socketpair()
+    with socket.socket(fileno=os.dup(client.fileno())) as real, stand_in, other:
+        client.setblocking(False)
+        stand_in.setblocking(False)
+        os.dup2(stand_in.fileno(), client.fileno())
+        try:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.unwrap()
+        finally:
+            os.dup2(real.fileno(), client.fileno())
+        client.settimeout(PATIENCE)
+        real.settimeout(PATIENCE)
+        real.sendall(other.recv(PIECE))
 
 
 def read_to_end(client: ssl.SSLSocket) -> bytes:
