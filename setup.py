@@ -249,7 +249,12 @@ library_folders = (
 )
 
 hardened = {
-    "extra_compile_args": ["-O2", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    "extra_compile_args": [
+        "-O2",
+        "-fstack-protector-strong",
+        "-D_FORTIFY_SOURCE=2",
+        "-Werror=incompatible-pointer-types",  # as GCC 14 does
+    ],
     "extra_link_args": ["-Wl,-z,relro,-z,now"],
 }
 

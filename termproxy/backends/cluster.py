@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
+from operator import methodcaller
 
 from termproxy.address import Address, Name
 from termproxy.backends.balancing import BALANCINGS
@@ -166,7 +167,7 @@ class Cluster:
             return self._balancing.order(client)
         if self._queue and not self._is_serving_queue:
             return iter(())  # others came first
-        return filter(Server.has_room, self._balancing.order(client))
+        return filter(_has_room, self._balancing.order(client))
 
     def is_full(self, now: float) -> bool:
         """Whether there are servers to be used, but none has room; or there may be in a moment, because
@@ -179,7 +180,7 @@ class Cluster:
             return False
         if self._queue and not self._is_serving_queue:
             return True
-        return not any(map(Server.has_room, self._up))
+        return not any(map(_has_room, self._up))
 
     def wait_for_room(self, on_room: Callable[[], None]) -> Waiting | None:
         """Be called, once, when there may be room; None when as many wait as may."""
@@ -344,7 +345,7 @@ class Cluster:
     def _is_worth_waiting(self) -> bool:
         if not self._up:
             return self._is_being_looked_up()
-        return not any(map(Server.has_room, self._up))
+        return not any(map(_has_room, self._up))
 
 
 def _fixed_servers(settings: schema.Cluster, there: Mapping[str, Server]) -> list[Server]:
@@ -358,5 +359,7 @@ def _fixed_servers(settings: schema.Cluster, there: Mapping[str, Server]) -> lis
     return servers
 
 
+# Not Server.has_room: compiled, that is a function of C, which is no value.
+_has_room = methodcaller("has_room")
 _WISHES = int(Head.WISHES_CHANGED)
 _PROBES = int(Head.PROBES_CHANGED)
