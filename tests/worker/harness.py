@@ -300,7 +300,7 @@ class _LoopingSocket:
         self._tls = tls
         self.setsockopt = tls.sock.setsockopt
         self.getsockname, self.getpeername = tls.sock.getsockname, tls.sock.getpeername
-        self.unwrap = tls.sock.unwrap
+        self.fileno, self.unwrap = tls.sock.fileno, tls.sock.unwrap
 
     def recv(self, count: int) -> bytes:
         return self._tls.receive(count)
